@@ -10,7 +10,7 @@ In memory, for one model and one task:
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -94,14 +94,20 @@ def run_free(
                 if shared:
                     left = {name: other for name, other in left.items() if work.unfinished(other, store)}
                 done = work.plan.tokens - sum(map(work.tokens, left.values()))
-                progress(done, work.plan.tokens, group.label + (_others(work, group, store) if shared else ""))
-                _run_group(work, group, missing, claim, scorer, checkpoint, store, batch_tokens, scoring)
+                label = group.label + (_others(work, group, store) if shared else "")
+                tell = _within(progress, done, work.tokens(group), work.plan.tokens, label)
+                _run_group(work, group, missing, claim, scorer, checkpoint, store, batch_tokens, scoring, tell)
         except ClaimLost as error:
             log.warning("%s: %s", group.label, error)
             continue
         finally:
             claim.release()
         left.pop(group.name, None)
+
+
+def _within(progress: ProbeProgress, done: int, of_group: int, total: int, label: str) -> Callable[[float], None]:
+    """Progress within a group, called with the share of its questions that are answered."""
+    return lambda share: progress(done + round(share * of_group), total, label)
 
 
 def _run_group(
@@ -114,11 +120,12 @@ def _run_group(
     store: RecordStore,
     batch_tokens: int,
     scoring: str,
+    tell: Callable[[float], None],
 ) -> None:
     """Score the missing units of a claimed group. Raises ClaimLost where another process has taken it over."""
     ids, tasks = work.ids, work.tasks
     items = [item for i in missing for item in unit_items(ids[i], work.plan.units[i], tasks, continued=True)]
-    records = _run_items(items, tasks, scorer, checkpoint, store, group.name, claim, batch_tokens, scoring)
+    records = _run_items(items, tasks, scorer, checkpoint, store, group.name, claim, batch_tokens, scoring, tell)
     for i in missing:
         require_kept(claim)
         store.finish(ids[i], [r for r in records if r["unit"] == ids[i]], work.facts[i])
@@ -192,6 +199,7 @@ def _run_items(
     claim: Claim,
     batch_tokens: int,
     scoring: str,
+    tell: Callable[[float], None],
 ) -> list[Record]:
     """Records of the items of one or several units, each with its unit's id as `unit`. Batches in the journal are not
     repeated. Raises ClaimLost where another process has taken the units over.
@@ -201,6 +209,7 @@ def _run_items(
     known = {_key_of(record): record for batch in store.resume(journal) for record in batch}
     records = list(known.values())
     for whole in _batches(items, batch_tokens):
+        tell(len(records) / len(items))
         batch = [one for one in whole if (one.name, one.depth, one.factors.index, one.item.number) not in known]
         if not batch:
             continue

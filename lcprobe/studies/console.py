@@ -51,6 +51,11 @@ def say(*lines: str, indent: int = 0, to_stderr: bool = False) -> None:
         _write([text] if width is None else (_wrapped(text, width, indent) or [""]), stream)
 
 
+def say_lines(lines: Iterable[str]) -> None:
+    """Print lines that fit the terminal already, such as a table's."""
+    _write(lines, sys.stdout)
+
+
 def print_rows(rows: list[dict[str, Any]], title: str, keys: int = 1) -> None:
     """Print rows with equal keys as a table. keys: first columns, which a table in several parts repeats."""
     columns = [

@@ -119,9 +119,11 @@ def _beside(cells: Sequence[list[str]], columns: Sequence[Column], widths: Seque
 
 
 def _fold(text: str, width: int) -> list[str]:
-    if cell_len(text) <= width:
-        return [text]
-    return textwrap.wrap(text, width, break_on_hyphens=True) or [""]
+    """A cell as lines of at most `width` characters; its own line breaks are kept."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        lines += [line] if cell_len(line) <= width else textwrap.wrap(line, width, break_on_hyphens=True) or [""]
+    return lines
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -28,6 +28,7 @@ from lcprobe.studies.evaluation.report_inputs import ReportInputs, is_report_of,
 from lcprobe.studies.evaluation.reporting.episodes import shown_episodes
 from lcprobe.studies.evaluation.reporting.places import Place, place_of, report_times
 from lcprobe.studies.evaluation.reporting.question import Question, question_of
+from lcprobe.studies.evaluation.reporting.screen import say_report
 from lcprobe.studies.evaluation.reporting.tracking import probe_run, track_models, track_report
 from lcprobe.studies.evaluation.session import Probed, Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
@@ -41,6 +42,7 @@ from lcprobe.studies.evaluation.targets import (
 )
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.probe_costs import Prompts
+from lcprobe.studies.progress_display import ProgressDisplay
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.words import counted
 
@@ -69,7 +71,8 @@ def evaluate_study(given: list[Named], settings: Settings, named: Config | None,
         return
     _check_names(session, config)
     before = report_times(out)
-    probed = probe_session(session)
+    with ProgressDisplay() as display:
+        probed = probe_session(session, display)
     session.store.discard_all()
     say(*(f"left out: {note}" for note in probed.left_out.values()), indent=2)
     with waited_claim(out, "report", f"{out}", wait="writes the report"):
@@ -139,7 +142,7 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
         track_report(tracker, report, config.study.name, home)
     track_models(session, config, report.results, names_of(study, config.study.names))
     remove_leftovers(home)
-    say(*(f"- {sentence}" for sentence in report.summary), f"report: {report.html}")
+    say_report(report)
 
 
 def _check_names(session: Session, config: Config) -> None:

@@ -13,7 +13,6 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.grid import TaskSet
-from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines
 from lcprobe.probing.runner import units_of_other_code
 from lcprobe.probing.store import Store
 from lcprobe.probing.units import Plan, Unit
@@ -21,9 +20,11 @@ from lcprobe.probing.unmade import NotMade
 from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.evaluation.jobs.job import do_jobs, job_of
 from lcprobe.studies.evaluation.jobs.model_notes import read_notes
+from lcprobe.studies.evaluation.jobs.study_progress import ProbingProgress
 from lcprobe.studies.evaluation.readers import Reader, ReaderKey, check_readers_fit, open_readers, reader_key
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, variants_of
+from lcprobe.studies.progress_display import ProgressDisplay
 
 
 @dataclass(frozen=True)
@@ -194,9 +195,9 @@ def text_store(out: Path) -> Store:
     return Store(out / "context", CONTEXT_SCHEMA)
 
 
-def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = ProbeProgressLines) -> Probed:
+def probe_session(session: Session, display: ProgressDisplay | None = None) -> Probed:
     """Probe every variant on the whole grid, and on plain text where the config asks for it; other processes may do
-    the same in the same folder, see `jobs`."""
+    the same in the same folder, see `jobs`. display: shows progress; None: nothing does."""
     probe, texts = session.config.probe, text_store(session.out)
     jobs = [
         job_of(
@@ -210,7 +211,8 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
         )
         for variant in session.variants
     ]
-    do_jobs(jobs, probe, progress)
+    progress = ProbingProgress(ProgressDisplay(shown=False) if display is None else display, jobs)
+    do_jobs(jobs, probe, progress.of)
     text_units = [job.text_unit for job in jobs if job.text_unit]
     context = texts.read(text_units) if text_units else None
     left_out = {unit: error for reader in session.readers.values() for unit, error in reader.tasks.not_made.items()}

@@ -98,7 +98,7 @@ def test_each_template_is_a_variant_with_the_same_samples(session_of, tmp_path):
     session = session_of(templates=["none", "chat", "rwkv"])
     assert [v.name for v in session.variants] == ["tuned@none", "tuned@chat", "tuned@rwkv"]
     assert len({reader.data.tokenizer.identity for reader in session.readers.values()}) == 1
-    probed = probe_session(session, lambda name: lambda done, total, what: None)
+    probed = probe_session(session)
     table = probed.records.to_pandas()
     assert dict(zip(table["model"], table["template"], strict=True)) == {
         "tuned@none": "none", "tuned@chat": "chat", "tuned@rwkv": "rwkv",

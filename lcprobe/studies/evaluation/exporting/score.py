@@ -24,6 +24,7 @@ from lcprobe.studies.evaluation.exporting.same_study import (
     require_same_samples,
 )
 from lcprobe.studies.evaluation.report_inputs import REPORT_INPUTS, ReportInputs, load_inputs, save_inputs
+from lcprobe.studies.evaluation.reporting.screen import say_report
 from lcprobe.studies.runtime import set_up_logging
 from lcprobe.studies.status import versions
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
@@ -93,7 +94,7 @@ def score_outputs(folder: Path, files: Sequence[Path], model: str, study: dict[s
     save_inputs(out, inputs)
     report = write_report(inputs.study, inputs.records(out), out, context=inputs.context(out), names=inputs.names)
     say(*notes, indent=2)
-    say(*(f"- {sentence}" for sentence in report.summary), f"report: {report.html}")
+    say_report(report)
     return report.html
 
 

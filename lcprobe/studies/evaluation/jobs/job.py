@@ -13,12 +13,13 @@ from lcprobe.locks import Process
 from lcprobe.probing.config import ContextProbe, ProbeConfig
 from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.plain_text import context_facts, run_context
-from lcprobe.probing.progress import ProbeProgress, print_shared_tokens
+from lcprobe.probing.progress import ProbeProgress, shared_tokens_text
 from lcprobe.probing.runner import run_free
 from lcprobe.probing.sharing.waiting import Waiting
 from lcprobe.probing.sharing.work import ProbedCheckpoint, Work, work_of
 from lcprobe.probing.store import Store, unit_id
 from lcprobe.probing.units import Plan
+from lcprobe.studies.console import say
 from lcprobe.studies.evaluation.engines import device, pass_parity_gate, scorer_of
 from lcprobe.studies.evaluation.jobs.model_notes import notes_of, write_notes
 from lcprobe.studies.evaluation.readers import Reader
@@ -83,20 +84,20 @@ def job_of(
     return Job(variant, checkpoint, reader, work, store, text, texts, text_unit, notes)
 
 
-def do_jobs(jobs: Sequence[Job], probe: ProbeConfig, progress: Callable[[str], ProbeProgress]) -> None:
-    """Do what is free of every job until all are done, by this process or others."""
+def do_jobs(jobs: Sequence[Job], probe: ProbeConfig, progress: Callable[[Job], ProbeProgress]) -> None:
+    """Do what is free of every job until all are done, by this process or others. progress: of a job."""
     waiting, left = Waiting(), list(jobs)
     while left:
         taken = {**left[0].store.claims(), **left[0].texts.claims()}  # the stores are the same for all jobs
         free = [job for job in left if job.has_free(taken)]
         if free:
             job = min(free, key=lambda job: len(job.claimed(taken)))
-            _do(job, probe, progress(job.variant.name))
+            _do(job, probe, progress(job))
         done = [job for job in left if job.is_done()]
         for job in done:
             left.remove(job)
-            progress(job.variant.name)(job.work.plan.tokens, job.work.plan.tokens, "")
-            print_shared_tokens(job.variant.name, job.store.read(job.work.units))
+            text = shared_tokens_text(job.variant.name, job.store.read(job.work.units))
+            say(*filter(None, [text]), to_stderr=True)
         if not free and not done:
             waiting({what: who for job in left for what, who in job.claimed(taken).items()})
 
@@ -112,6 +113,7 @@ def _do(job: Job, probe: ProbeConfig, progress: ProbeProgress) -> None:
             job.work, scorer, checkpoint, job.store, batch_tokens=at_once, scoring=probe.scoring, progress=progress
         )
         if job.text is not None and loaded.engine is not None:
+            progress(job.work.plan.tokens, job.work.plan.tokens, "plain text")
             length = job.variant.target.config.train.context_length
             model, materials = in_precision(loaded.engine, checkpoint.precision), job.reader.tasks.materials
             at = {"chunk": probe.chunk, "batch_tokens": at_once, "device": device()}
