@@ -187,10 +187,13 @@ def test_continued_training_has_a_line_of_its_own():
     facts, table = planted((0,))
     runs = [replace(r, started_from="L64") if r.context_length == 256 else r for r in facts.runs]
     (figure,) = all_figures(analyse(replace(facts, runs=runs), table), ["length"]).values()
-    lines = [
-        layer["encoding"]["strokeDash"]["scale"] for layer in layers(figure) if "strokeDash" in layer["encoding"]
-    ]
-    dashes = dict(zip(lines[0]["domain"], lines[0]["range"], strict=True))
+    dashes = {
+        row["series"]: layer["mark"]["strokeDash"]
+        for layer in layers(figure)
+        if "strokeDash" in layer["mark"]
+        for row in layer["rows"]
+        if "series" in row
+    }
     assert (dashes["trained at 128"], dashes["continued at 256"]) == (SOLID, DASHED)
 
 

@@ -26,7 +26,8 @@ from lcprobe.analysis.report.charts.grammar import (
     figure,
     figure_text,
     file_name,
-    literal_colour,
+    own_fill,
+    own_stroke,
     panel,
     shown_number,
     shown_word,
@@ -121,7 +122,7 @@ def _lines(fit: LengthFit, x: "alt.X", y: "alt.Y", sides: tuple[float, float]) -
         rows += [{"line": FIT, "at": row["at"], "value": row["value"]} for row in band]
     hue = colour(LINES, "line", as_lines=True)
     lines = data(rows).mark_line(strokeWidth=1.6, clip=True)
-    layers = [lines.encode(x=x, y=y, color=hue, strokeDash=dashes(LINES, "line", as_lines=True))]
+    layers = [lines.encode(x=x, y=y, color=hue, strokeDash=dashes(LINES, "line"))]
     if band:
         area = data(band).mark_area(opacity=0.15, clip=True)
         layers.insert(0, area.encode(x=x, y="low:Q", y2="high:Q", color=hue))
@@ -162,18 +163,18 @@ def _points(results: Results, fit: LengthFit, x: "alt.X", y: "alt.Y") -> "list[a
         shown_word("interval", "95 % interval"),
         shown_number("multiple", "x training length"),
     ]
-    runs, hue = data(rows), literal_colour()
-    bars = runs.mark_rule(strokeWidth=1.4, clip=True).encode(x=x, y="low:Q", y2="high:Q", color=hue)
+    runs, stroke = data(rows), own_stroke()
+    bars = runs.mark_rule(strokeWidth=1.4, clip=True).encode(x=x, y="low:Q", y2="high:Q", stroke=stroke)
     heads = runs.transform_filter("datum.at_least").mark_point(shape="triangle-up", size=40, filled=True, opacity=1)
     marks = runs.mark_point(size=45, opacity=1, strokeWidth=1.6)
     return [
         bars,
-        heads.encode(x=x, y="high:Q", color=hue),
+        heads.encode(x=x, y="high:Q", fill=own_fill("colour")),
         marks.encode(
             x=x,
             y=y,
-            color=hue,
-            fill=alt.Fill("fill:N", scale=None),
+            stroke=stroke,
+            fill=own_fill(),
             shape=alt.Shape("shape:N", scale=None),
             tooltip=tooltip,
         ),

@@ -113,11 +113,19 @@ def colour(
     return alt.Color(f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines) if legend else None)
 
 
-def literal_colour(field: str = "colour") -> "alt.Color":
-    """The colour that a field has, for what another axis names already; without a legend."""
+def own_stroke(field: str = "colour") -> "alt.Stroke":
+    """Strokes in the colour that a field holds, for what an axis names already. A channel of its own, which has no
+    legend: `colour` would share that of the other layers."""
     import altair as alt
 
-    return alt.Color(f"{field}:N", scale=None)
+    return alt.Stroke(f"{field}:N", scale=None)
+
+
+def own_fill(field: str = "fill") -> "alt.Fill":
+    """Fills in the colour that a field holds, as `own_stroke`."""
+    import altair as alt
+
+    return alt.Fill(f"{field}:N", scale=None)
 
 
 def symbol(
@@ -135,19 +143,12 @@ def symbol(
     return alt.Shape(f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines) if legend else None)
 
 
-def dashes(
-    styles: Mapping[str, Style],
-    field: str = "model",
-    title: str | None = None,
-    *,
-    as_lines: bool = False,
-    legend: bool = True,
-) -> "alt.StrokeDash":
-    """The dashes of the series; merged with the legend of their colours."""
+def dashes(styles: Mapping[str, Style], field: str = "model", title: str | None = None) -> "alt.StrokeDash":
+    """The dashes of the series; merged with the legend of their colours, which must show lines."""
     import altair as alt
 
     scale = alt.Scale(domain=[*styles], range=[style.dash for style in styles.values()])
-    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines) if legend else None)
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_legend(title, [*styles], True))
 
 
 def curves(
@@ -185,13 +186,18 @@ def curves(
         lines = thin.mark_line(strokeWidth=0.8, opacity=0.6, aria=False)
         layers += [lines.encode(x=x, y=y, color=hue, detail="seed:N")]
     encoded = {"x": x, "y": y, "color": hue}
-    dash = dashes(styles, field, as_lines=not points, legend=not points)  # dashed outlines of symbols are illegible
     few = len(styles) <= 12
-    layers += [base.mark_line(strokeWidth=2 if few else 1.2).encode(**encoded, strokeDash=dash)]
-    if points:
+    width = 2 if few else 1.2
+    if points:  # dashes are no part of a legend of symbols, whose outlines they would be
+        for dash in {tuple(style.dash): style.dash for style in styles.values()}.values():
+            own = [row for row in rows if styles[row[field]].dash == dash]
+            part = of_shown_models(data(own)) if is_model else data(own)
+            layers += [part.mark_line(strokeWidth=width, strokeDash=dash).encode(**encoded)] if own else []
         marks = base.mark_point(size=55 if few else 40, filled=True, opacity=1)
         layers += [marks.encode(**encoded, shape=symbol(styles, field), tooltip=[*tooltip])]
     else:  # wide invisible points: something to point at
+        dashed = dashes(styles, field)
+        layers += [base.mark_line(strokeWidth=width).encode(**encoded, strokeDash=dashed)]
         layers += [base.mark_point(size=120, opacity=0, aria=False).encode(**encoded, tooltip=[*tooltip])]
     return layers
 
@@ -212,10 +218,10 @@ def vertical(
     colours = [colour] * len(values) if isinstance(colour, str) else colour
     rows = [{"at": at, "text": text, "ink": ink} for (at, text), ink in zip(values.items(), colours, strict=True)]
     rule = data(rows).mark_rule(clip=True, strokeDash=[*dash], strokeWidth=1.2)
-    layers = [rule.encode(x="at:Q", color=literal_colour("ink"))]
+    layers = [rule.encode(x="at:Q", stroke=own_stroke("ink"))]
     if named := [row for row in rows if row["text"]]:
         text = data(named).mark_text(align="center", baseline="bottom", dy=-1, fontSize=10)
-        layers += [text.encode(x="at:Q", y=alt.value(0), text="text:N", color=literal_colour("ink"))]
+        layers += [text.encode(x="at:Q", y=alt.value(0), text="text:N", fill=own_fill("ink"))]
     return layers
 
 
