@@ -37,7 +37,7 @@ def _any_command(words: list[str]) -> int:
         from lcprobe.cli.help import OVERVIEW
         from lcprobe.cli.pages import page
 
-        print(page(words[1]) if len(words) > 1 else OVERVIEW)
+        _print_help(page(words[1]) if len(words) > 1 else OVERVIEW)
         return 0
     if name == "--version":
         return _print_version()
@@ -52,8 +52,17 @@ def _any_command(words: list[str]) -> int:
     from lcprobe.cli import help
 
     after = arguments[arguments.index(option) + 1 :]
-    print(help.help_of(name, after[0] if after else None))
+    _print_help(help.help_of(name, after[0] if after else None))
     return 0
+
+
+def _print_help(text: str) -> None:
+    """Print help, on a narrow terminal within its width."""
+    from lcprobe.cli.reflow import fitted
+    from lcprobe.words import width_of
+
+    width = width_of()
+    print(text if width is None else fitted(text, width))
 
 
 def _print_version() -> int:
