@@ -259,6 +259,18 @@ def _score(words: list[str]) -> int:
     return 0
 
 
+def _sync(words: list[str]) -> int:
+    folders = [Path(word) for word in words]
+    if not words or not all(os.path.isdir(word) for word in words):
+        raise ConfigError("command line", " ".join(words) or "nothing", "folders of studies, such as runs/quickstart")
+    from lcprobe.studies.runtime import set_up_logging
+    from lcprobe.studies.tracking.sync import sync
+
+    set_up_logging()
+    sync(folders)
+    return 0
+
+
 def _take_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
     """What follows each mention of an option, and the other words."""
     values, rest, following = [], [], False
@@ -278,6 +290,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": _data,
     "export": _export,
     "score": _score,
+    "sync": _sync,
     "kernels": _kernels,
     "config": _config,
 }

@@ -29,6 +29,7 @@ usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
   data        prepare a corpus, or train a tokenizer
   export      write a grid's samples for other harnesses: JSON lines, lm-eval tasks, an inspect_ai task
   score       take the outputs of other harnesses into the records and the report
+  sync        send what was tracked offline in Weights & Biases
   kernels     print this machine, the backends that work on it, and what each op runs
   config      print the resolved configuration
 
@@ -173,6 +174,21 @@ example
   lcprobe score runs/mine/export out/samples_lcprobe_mine_greedy_*.jsonl --model my-llama
 """
 
+SYNC = """\
+lcprobe sync: send what was tracked offline in Weights & Biases, every run once.
+
+usage: lcprobe sync FOLDER ...
+
+  FOLDER        a study's folder, or one with several studies
+
+A run that was interrupted, or probed after it was trained, has several W&B folders, and the newest one is whole: it is
+sent alone. What W&B has already is not sent again; a run that went on since then is, and replaces what W&B had of it.
+Exit code 74: no answer from the server, no credentials, or a run that W&B did not take.
+
+example
+  lcprobe sync runs/quickstart
+"""
+
 KERNELS = """\
 lcprobe kernels: print this machine, the backends that work on it, and what each op runs here.
 python -m lcprobe_kernels is the same command.
@@ -202,6 +218,7 @@ INTRODUCTIONS = {
     "data": DATA,
     "export": EXPORT,
     "score": SCORE,
+    "sync": SYNC,
     "kernels": KERNELS,
     "config": CONFIG,
 }
