@@ -259,6 +259,27 @@ def _score(words: list[str]) -> int:
     return 0
 
 
+def _sweep(words: list[str]) -> int:
+    counts, rest = _take_option(words, "--trials")
+    seeds, rest = _take_option(rest, "--seed")
+    arguments = read_arguments(rest, ("--plan",))
+    no_folders(arguments, "a .yaml file")
+    if len(arguments.files) != 1 or len(counts) > 1 or len(seeds) > 1:
+        allowed = "FILE.yaml [key=value ...] [--trials N] [--seed N] [--plan]"
+        raise ConfigError("command line", " ".join(words) or "nothing", allowed)
+    for option, given in (("--trials", counts), ("--seed", seeds)):
+        if given and not given[0].isdigit():
+            raise ConfigError(option, given[0], "a whole number")
+    from lcprobe.studies.sweeps.sweep_file import read_sweep
+
+    sweep = read_sweep(Path(arguments.files[0]))
+    trials = sweep.trials(int(counts[0]) if counts else None, int(seeds[0]) if seeds else 0)
+    from lcprobe.studies.sweeps.run_sweep import print_trials, run_sweep
+
+    (print_trials if "--plan" in arguments.flags else run_sweep)(sweep, trials, arguments.overrides)
+    return 0
+
+
 def _sync(words: list[str]) -> int:
     folders = [Path(word) for word in words]
     if not words or not all(os.path.isdir(word) for word in words):
@@ -290,6 +311,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": _data,
     "export": _export,
     "score": _score,
+    "sweep": _sweep,
     "sync": _sync,
     "kernels": _kernels,
     "config": _config,

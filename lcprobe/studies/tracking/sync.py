@@ -1,8 +1,8 @@
 """`lcprobe sync`: sends what was tracked offline to W&B, every run once.
 
 A run that was interrupted, or probed after training, has several W&B folders, of which the newest has everything: it
-alone is sent, and replaces what W&B has of the run. What was sent is remembered by content and server beside it, so that
-the next call sends what is new. W&B's own client uploads.
+alone is sent, and replaces what W&B has of the run. What was sent is remembered by content and server beside it, so
+that the next call sends what is new. W&B's own client uploads.
 """
 
 import os
@@ -52,8 +52,11 @@ class Plan:
 
 
 def sync(folders: list[Path]) -> None:
-    """Send what was tracked offline in the folders of studies, or of runs. Raises ConfigError where nothing was tracked,
-    ServerError without credentials or answer, and for runs that could not be sent."""
+    """Send what was tracked offline in the folders of studies, or of runs.
+
+    Raises ConfigError where nothing was tracked, ServerError without credentials or answer, and for runs that could
+    not be sent.
+    """
     found = [one for folder in folders for one in tracked_in(folder)]
     if not found:
         allowed = "a folder with runs that were tracked offline (track.wandb=offline)"
