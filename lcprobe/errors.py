@@ -55,7 +55,8 @@ class CheckpointError(LcprobeError):
 
 
 class ServerError(LcprobeError):
-    """A server that answers probes is gone, or answers otherwise than its API says. Names its address."""
+    """A server, of answers to probes or of W&B, is gone, or answers otherwise than its API says. Names its
+    address."""
 
     exit_code = 74
 

@@ -37,7 +37,7 @@ def _any_command(words: list[str]) -> int:
         from lcprobe.cli.help import OVERVIEW
         from lcprobe.cli.pages import page
 
-        print(page(words[1]) if len(words) > 1 else OVERVIEW)
+        _print_help(page(words[1]) if len(words) > 1 else OVERVIEW)
         return 0
     if name == "--version":
         return _print_version()
@@ -52,8 +52,17 @@ def _any_command(words: list[str]) -> int:
     from lcprobe.cli import help
 
     after = arguments[arguments.index(option) + 1 :]
-    print(help.help_of(name, after[0] if after else None))
+    _print_help(help.help_of(name, after[0] if after else None))
     return 0
+
+
+def _print_help(text: str) -> None:
+    """Print help, on a narrow terminal within its width."""
+    from lcprobe.cli.reflow import fitted
+    from lcprobe.words import width_of
+
+    width = width_of()
+    print(text if width is None else fitted(text, width))
 
 
 def _print_version() -> int:
@@ -250,6 +259,39 @@ def _score(words: list[str]) -> int:
     return 0
 
 
+def _sweep(words: list[str]) -> int:
+    counts, rest = _take_option(words, "--trials")
+    seeds, rest = _take_option(rest, "--seed")
+    arguments = read_arguments(rest, ("--plan",))
+    no_folders(arguments, "a .yaml file")
+    if len(arguments.files) != 1 or len(counts) > 1 or len(seeds) > 1:
+        allowed = "FILE.yaml [key=value ...] [--trials N] [--seed N] [--plan]"
+        raise ConfigError("command line", " ".join(words) or "nothing", allowed)
+    for option, given in (("--trials", counts), ("--seed", seeds)):
+        if given and not given[0].isdigit():
+            raise ConfigError(option, given[0], "a whole number")
+    from lcprobe.studies.sweeps.sweep_file import read_sweep
+
+    sweep = read_sweep(Path(arguments.files[0]))
+    trials = sweep.trials(int(counts[0]) if counts else None, int(seeds[0]) if seeds else 0)
+    from lcprobe.studies.sweeps.run_sweep import print_trials, run_sweep
+
+    (print_trials if "--plan" in arguments.flags else run_sweep)(sweep, trials, arguments.overrides)
+    return 0
+
+
+def _sync(words: list[str]) -> int:
+    folders = [Path(word) for word in words]
+    if not words or not all(os.path.isdir(word) for word in words):
+        raise ConfigError("command line", " ".join(words) or "nothing", "folders of studies, such as runs/quickstart")
+    from lcprobe.studies.runtime import set_up_logging
+    from lcprobe.studies.tracking.sync import sync
+
+    set_up_logging()
+    sync(folders)
+    return 0
+
+
 def _take_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
     """What follows each mention of an option, and the other words."""
     values, rest, following = [], [], False
@@ -269,6 +311,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": _data,
     "export": _export,
     "score": _score,
+    "sweep": _sweep,
+    "sync": _sync,
     "kernels": _kernels,
     "config": _config,
 }

@@ -29,6 +29,8 @@ usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
   data        prepare a corpus, or train a tokenizer
   export      write a grid's samples for other harnesses: JSON lines, lm-eval tasks, an inspect_ai task
   score       take the outputs of other harnesses into the records and the report
+  sweep       train the trials of a sweep in W&B's format, without a server
+  sync        send what was tracked offline in Weights & Biases
   kernels     print this machine, the backends that work on it, and what each op runs
   config      print the resolved configuration
 
@@ -173,6 +175,41 @@ example
   lcprobe score runs/mine/export out/samples_lcprobe_mine_greedy_*.jsonl --model my-llama
 """
 
+SWEEP = """\
+lcprobe sweep: train the trials of a sweep in W&B's format on this machine, without a server.
+
+usage: lcprobe sweep FILE.yaml [key=value ...] [--trials N] [--seed N] [--plan]
+
+  FILE.yaml     as for `wandb sweep`, whose agents train the same trials: method (grid or random), parameters (value,
+                values, or min and max), metric, and command with ${{program}}, configs and key=value, and
+                ${{args_no_hyphens}}
+  key=value     on top of every trial
+  --trials      number of trials: of a grid the first ones, at random as many (run_cap in the file)
+  --seed        of random trials
+  --plan        check and print the trials, and stop
+
+A trial is one run, runs/<study>/<trial>; results in runs/<study>/sweep.json, the best first. A finished trial is not
+trained again. Rates for each architecture of a study are another thing: study.lr_sweep.
+
+example
+  lcprobe sweep configs/sweep/wandb.yaml train.tokens=200_000
+"""
+
+SYNC = """\
+lcprobe sync: send what was tracked offline in Weights & Biases, every run once.
+
+usage: lcprobe sync FOLDER ...
+
+  FOLDER        a study's folder, or one with several studies
+
+A run that was interrupted, or probed after it was trained, has several W&B folders, and the newest one is whole: it
+is sent alone. What W&B has already is not sent again; a run that went on since then is, and replaces what W&B had.
+Exit code 74: no answer from the server, no credentials, or a run that W&B did not take.
+
+example
+  lcprobe sync runs/quickstart
+"""
+
 KERNELS = """\
 lcprobe kernels: print this machine, the backends that work on it, and what each op runs here.
 python -m lcprobe_kernels is the same command.
@@ -202,6 +239,8 @@ INTRODUCTIONS = {
     "data": DATA,
     "export": EXPORT,
     "score": SCORE,
+    "sweep": SWEEP,
+    "sync": SYNC,
     "kernels": KERNELS,
     "config": CONFIG,
 }

@@ -78,8 +78,10 @@ def page(word: str, others: Iterable[str] = ()) -> str:
     if word in PRESETS:
         return f"preset {word}: a task with settings, {PRESETS[word]}\n\n{page(PRESETS[word]['type'])}"
     found = [kind for kind in KINDS.values() if word in kind.registry]
+    if not found and word in (policies := _policies()):
+        return f"policy {word}: in probe.policies, of evaluate --cheat\n\n{policies[word]}"
     if not found:
-        names = {name for kind in KINDS.values() for name in kind.registry} | set(PRESETS)
+        names = {name for kind in KINDS.values() for name in kind.registry} | set(PRESETS) | policies.keys()
         known = [*others, *LISTS]
         raise ConfigError(
             "--help", word, f"{listed(known)}, or a name of a list", nearest_name(word, {*known, *names})
@@ -90,9 +92,13 @@ def page(word: str, others: Iterable[str] = ()) -> str:
 def docs_of(cls: type) -> tuple[str, str]:
     """The docstring of a class, and that of its module where no other registered class is of the module."""
     module = inspect.getmodule(cls)
-    modules = [target.partition(":")[0] for kind in KINDS.values() for target in kind.registry.values()]
-    alone = module is not None and modules.count(module.__name__) == 1
+    alone = module is not None and _modules().count(module.__name__) == 1
     return inspect.cleandoc(cls.__doc__ or ""), inspect.cleandoc(module.__doc__ or "") if module and alone else ""
+
+
+def _modules() -> list[str]:
+    """The modules of everything that is registered."""
+    return [target.partition(":")[0] for kind in KINDS.values() for target in kind.registry.values()]
 
 
 def _page(kind: Kind, name: str) -> Iterator[str]:
@@ -113,7 +119,7 @@ def setting(key: str, kind: str, default: str, doc: str) -> list[str]:
     shortened = default if len(default) <= 60 else default[:57] + "..."
     head, indent = f"  {key}: {kind}, {shortened or repr(shortened)}", " " * 6
     return [
-        head,
+        *textwrap.wrap(head, HELP_WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False, break_long_words=False),
         *textwrap.wrap(doc, HELP_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False),
     ]
 
@@ -123,15 +129,20 @@ def _list(word: str) -> Iterator[str]:
         yield "presets of tasks, in probe.tasks.NAME and data.recipes.NAME.task\n"
         yield from _table({name: str(settings) for name, settings in PRESETS.items()})
     elif word == "policies":
-        from lcprobe.probing.policies.cheating import POLICIES  # imports torch
-
         yield "policies of evaluate --cheat, in probe.policies\n"
-        yield from _table({name: _sentence(inspect.getdoc(policy) or "") for name, policy in POLICIES.items()})
+        yield from _table({name: _sentence(doc) for name, doc in _policies().items()})
     else:
         kind = KINDS[word]
         yield f"{kind.title.lower() if word != 'mlps' else kind.title}, in {kind.where}\n"
-        rows = {name: _sentence(_class_doc(target)) for name, target in kind.registry.items()}
+        rows = {name: _sentence(_first_doc(target)) for name, target in kind.registry.items()}
         yield from _table(rows | {f"{family}:...": FAMILIES[family] for family in kind.registry.families})
+
+
+def _policies() -> dict[str, str]:
+    """Docstrings of the policies by name."""
+    from lcprobe.probing.policies.cheating import POLICIES  # imports torch
+
+    return {name: inspect.getdoc(policy) or "" for name, policy in POLICIES.items()}
 
 
 def _table(rows: Mapping[str, str]) -> Iterator[str]:
@@ -142,13 +153,16 @@ def _table(rows: Mapping[str, str]) -> Iterator[str]:
         yield from (f"  {'':{width}}{line}" for line in lines[1:])
 
 
-def _class_doc(target: str) -> str:
-    """The docstring of "module:Class", from the module's source."""
+def _first_doc(target: str) -> str:
+    """The docstring that the page of "module:Class" begins with, from the module's source: that of the module where
+    no other registered class is in it, else of the class."""
     module, _, name = target.partition(":")
     spec = importlib.util.find_spec(module)
     assert spec is not None
     assert spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    if _modules().count(module) == 1:
+        return ast.get_docstring(tree) or ""
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     return ast.get_docstring(classes[0]) or ""
 

@@ -26,6 +26,8 @@ GOLDEN_RATIO_64 = 11400714819323198485
 RETRIES = 256
 """Samples tried for one training episode: few may fit at the least length of its formats. 8 bits of a sample's
 number."""
+MAX_KEPT_TOKENS = 1 << 22
+"""Tokens of a whole budget whose batches are kept in memory for the next model: 50 MB."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Mixture:
             if any(name in stage.episodes for stage in config.mixture):
                 self._tasks[name] = recipe.task.create(self._materials)
                 self._fixed_formats[name] = recipe.task.formats
+        self._keeps = steps * rows * context_length <= MAX_KEPT_TOKENS
+        self._kept: dict[tuple[int, int], Batch] = {}
 
     def seqlen(self, step: int) -> int:
         """Tokens per sequence in this step."""
@@ -100,6 +104,12 @@ class Mixture:
 
     def batch(self, step: int, part: int) -> Batch:
         """One part of one step. Raises EpisodeError where a recipe does not fit the step's length."""
+        batch = self._kept.get((step, part)) or self._batch(step, part)
+        if self._keeps:
+            self._kept[step, part] = batch
+        return batch
+
+    def _batch(self, step: int, part: int) -> Batch:
         seqlen = self.seqlen(step)
         per_slot, per_part = self.context_length // seqlen, self.rows // self.parts
         rows, text_rows, firsts = [], [], []

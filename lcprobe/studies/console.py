@@ -4,7 +4,6 @@ On a terminal, lines are wrapped at words and tables fit its width. In pipes and
 statement is one line, for grep, logs and mail.
 """
 
-import os
 import re
 import sys
 import textwrap
@@ -14,31 +13,15 @@ from typing import Any, TextIO
 from lcprobe.analysis.report.blocks import value_text
 from lcprobe.errors import shorten
 from lcprobe.studies.text_table import Column, table_lines
-from lcprobe.words import counted
+from lcprobe.words import counted, width_of
 
 QUANTITY = re.compile(r"(> ?)?[-+−]?[\d,]*\.?\d+( ?(%|[A-Za-z]{1,4}))?[!*+-]?")
 """A cell that is set right: a number, perhaps with a unit and a mark."""
 LONGEST_NOTE = 150
 """Characters of a note that is folded with others of its kind."""
-LEAST_WIDTH = 40
-"""Columns of a terminal that lines are wrapped for at least."""
 
 NO_CONTROLS = {**dict.fromkeys((*range(32), *range(127, 160))), ord("\n"): " ", ord("\t"): " "}
 """What a terminal would obey instead of showing it."""
-
-
-def width_of(stream: TextIO | None = None) -> int | None:
-    """Columns of the terminal that a stream (default: stdout) goes to; None for pipes and files. COLUMNS overrides
-    what the terminal says of itself."""
-    stream = sys.stdout if stream is None else stream
-    if stream is None or not stream.isatty():
-        return None
-    given = os.environ.get("COLUMNS", "")
-    try:
-        columns = int(given) if given.isdigit() else os.get_terminal_size(stream.fileno()).columns
-    except OSError:
-        columns = 80
-    return max(columns or 80, LEAST_WIDTH)
 
 
 def say(*lines: str, indent: int = 0, to_stderr: bool = False) -> None:
@@ -67,7 +50,7 @@ def print_rows(rows: list[dict[str, Any]], title: str, keys: int = 1) -> None:
         for name in rows[0]
     ]
     say("", title)
-    _write(table_lines(columns, width_of(), keys), sys.stdout)
+    _write(table_lines(columns, width_of(sys.stdout), keys), sys.stdout)
 
 
 def note_lines(notes: Mapping[str, Sequence[str]], everything: str, full: bool = False) -> list[str]:

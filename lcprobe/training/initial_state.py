@@ -1,9 +1,9 @@
 """The state of recurrent layers before a training sequence: zeros, or one that other text or noise leaves there.
 
-    passed      the final state of other rows of the batch, unrelated text       state passing, arXiv 2507.02782
-    preceding   the final state of the text before the row in its document      truncated backpropagation through time
-    noise       normal, of a given size                                          ibid.
-    fitted      normal, with the mean and deviation of final states per head     ibid.
+    passed      h_0 = h_T of other rows of the batch, unrelated text             state passing, arXiv 2507.02782
+    preceding   h_0 = h_T of the text before the row in its document            truncated backpropagation in time
+    noise       h_0 ~ N(0, scale^2)                                              ibid.
+    fitted      h_0 ~ N(mean, deviation^2) of final states h_T per head          ibid.
 
 A state is computed in every step, without gradient, from the rows of the whole batch of the step: however these are
 divided over micro-batches and processes, a row gets the same one. Nothing is carried from step to step, so that a

@@ -2,5 +2,6 @@
 
 from lcprobe.words.counts import counted, plural
 from lcprobe.words.quantities import duration, roughly, short, short_bytes
+from lcprobe.words.terminal import width_of
 
-__all__ = ["counted", "duration", "plural", "roughly", "short", "short_bytes"]
+__all__ = ["counted", "duration", "plural", "roughly", "short", "short_bytes", "width_of"]

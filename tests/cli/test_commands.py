@@ -47,8 +47,11 @@ def test_every_command_has_an_introduction():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trian"], "train | evaluate | explain | data | export | score | kernels | config; did you mean 'train'?"),
-        (["xyz"], "train | evaluate | explain | data | export | score | kernels | config"),
+        (
+            ["trian"],
+            "train | evaluate | explain | data | export | score | sweep | sync | kernels | config; did you mean 'train'?",
+        ),
+        (["xyz"], "train | evaluate | explain | data | export | score | sweep | sync | kernels | config"),
         (["--plan"], "train | evaluate"),
         (["kernels", "--bakend", "torch"], "--backend NAME"),
         (["kernels", "--backend"], "--backend NAME"),

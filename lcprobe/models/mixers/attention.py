@@ -1,6 +1,8 @@
 """Causal multi-head attention with grouped keys and values, any positional encoding, optional short convolution and
 window.
 
+    y_i = sum_j softmax_j(q_i . k_j / sqrt(head_dim)) v_j,   j <= i
+
 Vaswani et al. 2017 (arXiv 1706.03762); grouped-query: Ainslie et al. 2023 (arXiv 2305.13245). The convolution over
 the joint q, k, v (with bias, without activation) is that of state-spaces/mamba, modules/mha.py. Unlike there, the
 state keeps the convolution's inputs, so that decoding equals the full forward pass.

@@ -13,7 +13,7 @@ from lcprobe.data.distributions import training_data_of
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, manifest_of, prepare
 from lcprobe.errors import ConfigError
-from lcprobe.files import digest_file, write_atomic
+from lcprobe.files import digest_file, digest_json, write_atomic
 from lcprobe.locks import folder_lock
 from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
@@ -43,6 +43,8 @@ CHANGEABLE_ON_RESUME = {
     ("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_every", "threads", "compile", "recompute")
 }
 """Settings that may change when a run is resumed."""
+_latest: dict[str, Mixture] = {}
+"""The batches of the latest run, by all that they depend on: runs that differ in their model only have the same."""
 
 
 def train_run(
@@ -166,19 +168,22 @@ def make_mixture(run: PlannedRun, data: Prepared) -> Mixture:
     if initial is not None:
         with torch.device("meta"):
             preceding = initial_state_of(initial, build_model(config.model, config.train)).preceding
-    mixture = Mixture(
-        config.data,
-        data,
-        context_length=config.train.context_length,
-        rows=config.train.rows,
-        steps=config.train.steps,
-        parts=config.train.accumulate * config.train.devices,
-        seed=config.seed if config.train.from_ is None else seed_of("after", config.seed) % 2**15,
-        preceding=preceding,
-        schedule=config.train.length_schedule,
-    )
-    mixture.check()
-    return mixture
+    settings = {
+        "context_length": config.train.context_length,
+        "rows": config.train.rows,
+        "steps": config.train.steps,
+        "parts": config.train.accumulate * config.train.devices,
+        "seed": config.seed if config.train.from_ is None else seed_of("after", config.seed) % 2**15,
+        "preceding": preceding,
+    }
+    schedule = config.train.length_schedule
+    made_of = digest_json([settings, plain(schedule), plain(config.data), str(data.folder.resolve()), data.manifest])
+    if made_of not in _latest:
+        mixture = Mixture(config.data, data, schedule=schedule, **settings)
+        mixture.check()
+        _latest.clear()
+        _latest[made_of] = mixture
+    return _latest[made_of]
 
 
 def _determining(config: Mapping[str, Any], digested: bool) -> dict[str, Any]:

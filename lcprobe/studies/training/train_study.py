@@ -16,6 +16,7 @@ from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.training.lr_sweep import planned_rates, spread_of, trial_folder, trials_of, tune
 from lcprobe.studies.training.plan_screen import full_lines, plan_table, screen_lines
 from lcprobe.studies.training.study_progress import StudyProgress, piece_of
+from lcprobe.studies.training.sweep_trial import in_sweep
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.ranks import is_main
 from lcprobe.words import counted
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 def checked_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     """The plan of a study whose tasks fit its tokenizers and lengths, with notes on what does not. Raises ConfigError
     where training or a probe cannot do without it."""
-    plan = make_plan(mapping)
+    plan = make_plan(in_sweep(mapping))
     use_kernels(plan.config.kernels)
     known = [number for number, run in enumerate(plan.runs) if run.trained_on]
     notes = check_tasks_fit([run.config for run in plan.runs], training=True, known=known)

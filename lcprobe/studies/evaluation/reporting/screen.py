@@ -13,8 +13,8 @@ from lcprobe.studies.console import say, say_lines, width_of
 from lcprobe.studies.text_table import GAP, Column, render, table_lines
 from lcprobe.words import counted
 
-MODEL, LEAST_LENGTHS, MOST_LENGTHS = 22, 14, 34
-"""Widest column of models, and narrowest and widest of effective lengths, beside the scores."""
+MODEL, LEAST_LENGTHS, WITH_REACH, MOST_LENGTHS = 22, 10, 18, 34
+"""Widest column of models; narrowest of effective lengths beside the scores, with reach, and widest."""
 TRAINED = "*"
 """Marks the training length."""
 
@@ -44,7 +44,7 @@ def statements(report: Report) -> Iterator[str]:
 def table_text(table: HeadlineTable, width: int | None) -> list[str]:
     """Models by lengths. On a terminal intervals stand below the scores where they do not fit beside them, effective
     lengths in what room is left, below the table where that is none."""
-    models, lengths = [_name(row) for row in table.rows], [_lengths(row) for row in table.rows]
+    models, lengths = _names(table), [_lengths(row) for row in table.rows]
     scores = [
         Column(_head(table, length), [_score(row.scores[i], table) for row in table.rows])
         for i, length in enumerate(table.lengths)
@@ -59,6 +59,8 @@ def table_text(table: HeadlineTable, width: int | None) -> list[str]:
     first = min(MODEL, max(map(len, [*models, "model"])))
     room = width - first - sum(w + len(GAP) for w in widths) - len(GAP)
     if room >= LEAST_LENGTHS:
+        if room < WITH_REACH:
+            effective = Column("effective length", [_effective(row) for row in table.rows])
         shown = min(room, MOST_LENGTHS, effective.natural)
         return render([Column("model", models), *narrow, effective], [first, *widths, shown])
     ends = table_lines([Column("model", models), Column("effective length; reach", lengths)], width)
@@ -71,6 +73,8 @@ def title_of(table: HeadlineTable) -> list[str]:
     """`multikey, corpus/words/numbers`, and what the numbers are."""
     chance = "" if table.chance is None else f", chance {_short(table.chance)}"
     n = "" if table.n is None else f", n = {table.n:,}"
+    seeds = {row.seeds for row in table.rows}
+    n += f" of {counted(min(seeds), 'seed')}" if len(seeds) == 1 and seeds != {1} else ""
     formats = "" if table.n_formats == 1 else f" (the first of {table.n_formats} formats)"
     measure = f"exact match (95 % interval) over all depths{chance}{n}; {TRAINED} training length"
     return [f"{table.task}, {table.format}{formats}", measure]
@@ -80,8 +84,11 @@ def _head(table: HeadlineTable, length: int) -> str:
     return f"{length:,}{TRAINED if length == table.context_length else ''}"
 
 
-def _name(row: HeadlineRow) -> str:
-    return row.model + (f" ({counted(row.seeds, 'seed')})" if row.seeds > 1 else "")
+def _names(table: HeadlineTable) -> list[str]:
+    """The models, with their numbers of seeds where these differ."""
+    if len({row.seeds for row in table.rows}) == 1:
+        return [row.model for row in table.rows]
+    return [f"{row.model} ({counted(row.seeds, 'seed')})" for row in table.rows]
 
 
 def _score(score: Score, table: HeadlineTable) -> str:
@@ -96,8 +103,11 @@ def _score(score: Score, table: HeadlineTable) -> str:
 
 
 def _lengths(row: HeadlineRow) -> str:
-    effective = row.effective + (f" ({row.multiple})" if row.multiple else "")
-    return "; ".join(part for part in (effective, row.reach) if part and part != "n/a") or "n/a"
+    return "; ".join(part for part in (_effective(row), row.reach) if part and part != "n/a") or "n/a"
+
+
+def _effective(row: HeadlineRow) -> str:
+    return row.effective + (f" ({row.multiple})" if row.multiple else "")
 
 
 def _short(share: float) -> str:

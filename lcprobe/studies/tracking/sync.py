@@ -1,0 +1,127 @@
+"""`lcprobe sync`: sends what was tracked offline to W&B, every run once.
+
+A run that was interrupted, or probed after training, has several W&B folders, of which the newest has everything: it
+alone is sent, and replaces what W&B has of the run. What was sent is remembered by content and server beside it, so
+that the next call sends what is new. W&B's own client uploads.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lcprobe.errors import ConfigError, ServerError
+from lcprobe.files import digest_file, read_json, write_json
+from lcprobe.locks import file_lock
+from lcprobe.studies.console import say
+from lcprobe.studies.tracking.modes import has_credentials, server, unreachable
+from lcprobe.words import counted
+
+SENT = "sent.json"
+"""In a W&B folder: digest of the log that was sent, by server."""
+_FOLDER = re.compile(r"(offline-)?run-(\d{8}_\d{6})-(.+)")
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A folder of W&B. log: its file of records; begun: when, as its name says."""
+
+    log: Path
+    id: str
+    begun: str
+    offline: bool
+
+    def is_sent(self, address: str) -> bool:
+        """Whether a server has it as it is."""
+        try:
+            return read_json(self.log.parent / SENT)[address] == digest_file(self.log)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done. send: the newest folder of each run, where it is offline and not sent. sent: runs that the
+    server has. superseded: folders of which a newer one has everything."""
+
+    send: list[Tracked]
+    sent: int
+    superseded: int
+
+
+def sync(folders: list[Path]) -> None:
+    """Send what was tracked offline in the folders of studies, or of runs.
+
+    Raises ConfigError where nothing was tracked, ServerError without credentials or answer, and for runs that could
+    not be sent.
+    """
+    found = [one for folder in folders for one in tracked_in(folder)]
+    if not found:
+        allowed = "a folder with runs that were tracked offline (track.wandb=offline)"
+        raise ConfigError("sync", ", ".join(map(str, folders)), allowed)
+    address = server()
+    if not has_credentials():
+        raise ServerError(f"W&B has no credentials for {address}; allowed: `wandb login`, or WANDB_API_KEY")
+    if reason := unreachable(address):
+        raise ServerError(f"W&B: {reason}; nothing was sent")
+    with file_lock(folders[0] / ".sync", f"{folders[0]}", wait="sends it to W&B"):
+        plan = plan_of(found, address)
+        failed = _send(plan.send, address)
+    for one in plan.send:
+        if one not in failed:
+            say(f"sent: {one.log.parent}")
+    there = f"{plan.sent} there already, {counted(plan.superseded, 'folder')} superseded by newer ones"
+    say(f"{counted(len(plan.send) - len(failed), 'run')} sent to {address} ({there})")
+    if failed:
+        names = ", ".join(str(one.log.parent) for one in failed)
+        raise ServerError(f"W&B did not take {names}; the same command sends them again")
+
+
+def tracked_in(folder: Path) -> list[Tracked]:
+    """The W&B folders below a folder, each once."""
+    found: dict[Path, Tracked] = {}
+    for log in sorted(folder.rglob("*.wandb")):
+        match = _FOLDER.fullmatch(log.resolve().parent.name)
+        if match:
+            found[log.resolve()] = Tracked(log, match[3], match[2], match[1] is not None)
+    return list(found.values())
+
+
+def plan_of(found: list[Tracked], address: str) -> Plan:
+    """What is to be sent to a server. A run that went on online is there."""
+    newest: dict[str, Tracked] = {}
+    for one in found:
+        if one.id not in newest or one.begun > newest[one.id].begun:
+            newest[one.id] = one
+    send = [one for one in newest.values() if one.offline and not one.is_sent(address)]
+    offline = {one.log for one in found if one.offline}
+    superseded = offline - {one.log for one in newest.values()}
+    return Plan(sorted(send, key=lambda one: one.begun), len(newest) - len(send), len(superseded))
+
+
+def _send(runs: list[Tracked], address: str) -> list[Tracked]:
+    """Upload with W&B's client; those that it did not finish."""
+    if not runs:
+        return []
+    digests = {one: digest_file(one.log) for one in runs}
+    for one in runs:
+        _done(one).unlink(missing_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k not in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_RUN_ID")}
+    command = [sys.executable, "-m", "wandb", "sync", "--include-synced", *(str(one.log) for one in runs)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    for one, digest in digests.items():
+        if _done(one).is_file():
+            before = read_json(one.log.parent / SENT) if (one.log.parent / SENT).is_file() else {}
+            write_json(one.log.parent / SENT, {**before, address: digest})
+    failed = [one for one in runs if not _done(one).is_file()]
+    if failed:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "rror" in line or "ailed" in line]
+        say(*lines[-5:])
+    return failed
+
+
+def _done(one: Tracked) -> Path:
+    """What W&B's client writes when a log has been uploaded to its end."""
+    return one.log.with_suffix(".wandb.synced")
