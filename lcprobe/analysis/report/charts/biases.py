@@ -30,9 +30,9 @@ MAX_HEADS = 12
 def bias_charts(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
     """One figure per model that has any bias: of the first of its training seeds."""
     for group in seed_groups(results):
-        if group.runs[0].biases:
-            several = f" The first of {len(group.runs)} training seeds." if len(group.runs) > 1 else ""
-            yield _curves(group.runs[0], several)
+        first, *others = group.runs
+        if first.biases:
+            yield _curves(first, f" The first of {len(group.runs)} training seeds." if others else "")
 
 
 def _curves(run: RunFacts, which: str) -> "tuple[Picture, alt.ConcatChart]":

@@ -97,7 +97,7 @@ def _figure(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[
     start, _, lines = TEXTS[unit]
     models = [] if several else [group.name for group in seed_groups(results)]
     title = f"{task}, {format}"
-    chart = figure(panels, title, models=models, resolve={"color": "shared"})
+    chart = figure(panels, title, models=models)
     text = f"{start} for {task}, {format}, mean over all depths. {SEEDS} {counts_text(drawn.counts)} "
     text += f"Bands: {OVER_SAMPLES} {lines}" if has_bands(styles) else lines
     text += " Dotted: chance, the score of picking one of the values without reading the key." if chance else ""

@@ -160,7 +160,6 @@ def _figure(
         drawn,
         title,
         models=[] if several else [group.name for group in seed_groups(results)],
-        resolve={"color": "shared"},
     )
     lengths = results.data.lengths(task, format)
     of = "all lengths and depths" if several else "all depths, at each length"

@@ -18,6 +18,7 @@ from lcprobe.analysis.report.charts.grammar import (
     INK,
     SOLID,
     SYMBOLS,
+    WIDTH,
     Row,
     Style,
     colour,
@@ -80,7 +81,7 @@ def _figure(results: Results, fits: list[LengthFit], task: str, format: Formats)
     y = tokens_up_axis("value", "effective length (tokens)", ends)
     panels = [_panel(results, fit, x, y, (left, right), narrow=len(fits) > 1) for fit in fits]
     title = f"{task}, {format}"
-    chart = figure(panels, title, min(2, len(fits)), resolve={"color": "shared", "strokeDash": "shared"})
+    chart = figure(panels, title, min(2, len(fits)))
     refused = [run for fit in fits for run in fit.runs if run.refused]
     text = f"Effective length against training length for {task}, {format}, both on log2 scales: a point per run, "
     text += f"with its 95 % interval over samples; n = {len(shown)} runs. Arrows: not seen to fall, so that the "
@@ -102,8 +103,8 @@ def _panel(
         slope = f"slope {bounds_text(fit.slope)}" if is_bounded else "slope not bounded"
     verdict = "grows, less than in proportion" if fit.grows_less else fit.verdict
     layers = [*_lines(fit, x, y, sides), *_points(results, fit, x, y)]
-    size = {"width": 225, "height": 210} if narrow else {"width": 420, "height": 260}
-    return panel(layers, **size, title=figure_text(fit.architecture, 34), below=[slope, verdict])
+    width, height = (225, 210) if narrow else (WIDTH, 260)
+    return panel(layers, width, height, title=figure_text(fit.architecture, 34), below=[slope, verdict])
 
 
 def _lines(fit: LengthFit, x: "alt.X", y: "alt.Y", sides: tuple[float, float]) -> "list[alt.Chart]":
@@ -131,7 +132,7 @@ def _lines(fit: LengthFit, x: "alt.X", y: "alt.Y", sides: tuple[float, float]) -
 
 def _band(fit: LengthFit, sides: tuple[float, float]) -> list[Row]:
     """The fit with its bounds; nothing where the slope or the level is not bounded."""
-    x = np.linspace(*np.log2(sides), 41)
+    x = np.linspace(math.log2(sides[0]), math.log2(sides[1]), 41)
     points = [fit.at(float(2.0**at)) for at in x]
     if fit.slope is None or fit.multiple is None or fit.centre is None or any(p is None for p in points):
         return []

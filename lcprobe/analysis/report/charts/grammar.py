@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, isfinite
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lcprobe.files import digest_bytes
 
@@ -281,9 +281,8 @@ def figure(
     columns: int = 1,
     *,
     models: Sequence[str] = (),
-    resolve: Mapping[str, Literal["shared", "independent"]] | None = None,
 ) -> "alt.ConcatChart":
-    """Panels side by side under one title, with one legend.
+    """Panels side by side under one title, with one legend: their scales of colours and symbols are shared.
 
     models: names that the reader can choose from; needed where a layer is `of_shown_models`.
     """
@@ -291,8 +290,6 @@ def figure(
 
     heading = alt.TitleParams(figure_text(title, 70), fontSize=13, offset=8 if len(panels) > 1 else 6)
     chart = alt.concat(*panels, columns=columns, title=heading, spacing=14)
-    for channel, how in (resolve or {}).items():
-        chart = chart.resolve_scale(**{channel: how})
     if models:
         chart = chart.add_params(alt.param(name=SHOWN, value=[*models]))
     return chart.configure(
@@ -308,7 +305,9 @@ def figure(
             gridOpacity=0.12,
             domainOpacity=0.5,
         ),
-        legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelLimit=LABEL_LIMIT, symbolOpacity=1),
+        legend=alt.LegendConfig(
+            labelColor=INK, titleColor=INK, labelLimit=LABEL_LIMIT, symbolOpacity=1, columnPadding=18
+        ),
         title=alt.TitleConfig(color=INK, subtitleColor=INK, anchor="start", fontSize=11.5, subtitleFontSize=11),
         view=alt.ViewConfig(stroke=None),
     )

@@ -11,6 +11,7 @@ from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import TextCurves
 from lcprobe.analysis.report.charts.axes import number_axis, share_axis, tokens_axis
 from lcprobe.analysis.report.charts.grammar import (
+    HEIGHT,
     Row,
     curves,
     figure,
@@ -116,9 +117,9 @@ def _drawn(results: Results, subject: _Subject) -> "tuple[Picture, alt.ConcatCha
         field = "series" if several else "model"
         layers = curves(means, styles, x, y, tooltip, field=field, seeds=seeds)
         marks = trained_at([group.context_length for group in groups]) if subject.marked else []
-        panels.append(panel([*marks, *layers], title=name, **({"height": 150} if several else {})))
+        panels.append(panel([*marks, *layers], title=name, height=150 if several else HEIGHT))
     models = [] if several else [group.name for group in seed_groups(results)]
-    chart = figure(panels, subject.title, models=models, resolve={"color": "shared"})
+    chart = figure(panels, subject.title, models=models)
     name = file_name("context", subject.name)
     return Picture(name, "context", "", "", subject.title, _caption(results, subject)), chart
 

@@ -64,7 +64,7 @@ def script_bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script, with the expression interpreter: no `eval` is needed."""
     import vl_convert
 
-    return vl_convert.javascript_bundle()
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its default is not in its types
 
 
 def _in_text_colour(text: str) -> str:

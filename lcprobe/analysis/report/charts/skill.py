@@ -159,7 +159,7 @@ def _by_training_length(
         layers = [error_bars(means, styles, x, "series"), *lines]
         panels.append(panel(layers, height=250 if len(found) == 1 else 150, title=title))
     text = f"{MEANING} {SEEDS} {counts_text([row['n'] for row in rows])} Bars: {OVER_SAMPLES}"
-    yield Picture("skill", "skill", "", "", TITLE, text), figure(panels, TITLE, resolve={"color": "shared"})
+    yield Picture("skill", "skill", "", "", TITLE, text), figure(panels, TITLE)
 
 
 def _scores(

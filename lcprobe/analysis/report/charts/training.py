@@ -9,7 +9,16 @@ import numpy as np
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.report.charts.axes import amount_axis, number_axis, share_axis
-from lcprobe.analysis.report.charts.grammar import Row, curves, figure, file_name, panel, shown_number, shown_word
+from lcprobe.analysis.report.charts.grammar import (
+    HEIGHT,
+    Row,
+    curves,
+    figure,
+    file_name,
+    panel,
+    shown_number,
+    shown_word,
+)
 from lcprobe.analysis.report.charts.picture import Picture
 from lcprobe.analysis.report.charts.seed_groups import (
     SEEDS,
@@ -81,9 +90,9 @@ def _curves(results: Results, metric: str, title: str, is_probe: bool) -> "tuple
         means, seeds = ([row for group in own for row in rows[group.name][i]] for i in (0, 1))
         field = "series" if several else "model"
         layers = curves(means, styles, x, y, tooltip, field=field, seeds=seeds, bands=False, points=is_probe)
-        panels.append(panel(layers, title=name, **({"height": 150} if several else {})))
+        panels.append(panel(layers, title=name, height=150 if several else HEIGHT))
     models = [] if several else [group.name for group in groups]
-    chart = figure(panels, title, models=models, resolve={"color": "shared"})
+    chart = figure(panels, title, models=models)
     text = f"{title} against tokens, {n_drawn} of {len(results.study.runs)} runs"
     if is_probe:
         text += f"{', each at its training length' if several else ''}; small samples, not for conclusions."

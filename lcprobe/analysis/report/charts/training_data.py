@@ -18,6 +18,7 @@ from lcprobe.analysis.report.charts.grammar import (
     INK,
     SOLID,
     SYMBOLS,
+    WIDTH,
     Row,
     Style,
     curves,
@@ -100,13 +101,13 @@ def _needles(results: Results, asked: list[_Data]) -> "tuple[Picture, alt.Concat
                 counts.append(len(distances))
     columns = min(2, len(drawn))
     x = tokens_axis("at", "distance to the needle (tokens)", [row["at"] for own in rows for row in own])
-    size = {"width": 215 if columns > 1 else 420, "height": 150 if columns > 1 else 220}
+    width, height = (215, 150) if columns > 1 else (WIDTH, 220)
     panels = []
     for data, own in zip(drawn, rows, strict=True):
         alone = lengths.count(data.context_length) == 1
         title = f"trained at {data.context_length:,}{'' if alone else ': ' + ', '.join(data.names)}"
         lines = _lines(own, NEEDLES, x)
-        panels.append(panel([*vertical({float(data.context_length): ""}), *lines], **size, title=title))
+        panels.append(panel([*vertical({float(data.context_length): ""}), *lines], width, height, title))
     title = "Distances of needles in training and in the probe"
     text = f"{title}: share of questions whose needle is at most so far back. {FIRST_SEED} "
     text += "Dashed: the probe at the training length; dotted: at all lengths. Vertical line: the training length. "

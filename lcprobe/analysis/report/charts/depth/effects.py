@@ -107,7 +107,7 @@ def _figure(
             bars = [error_bars(means, own, x, "series")] if has_bands(own) else []
             panels.append(panel([*horizontal(0.0, ""), *bars, *lines], WIDTH, HEIGHT, f"{name}: {where}"))
     title = f"{task}, {format}: ends − middle"
-    chart = figure(panels, title, 2, resolve={"color": "shared"})
+    chart = figure(panels, title, 2)
     effects = [e for e in results.depth_effects if (e.task, e.format) == (task, format)]
     effects = [e for e in effects if e.effect == "lost in the middle" and e.refused is None]
     text = f"Skill: mean of start and end minus the middle of depths, {task}, {format}, against length (left) and "

@@ -100,7 +100,6 @@ def _figure(
         panels,
         title,
         models=[] if several else [group.name for group in seed_groups(results)],
-        resolve={"color": "shared"},
     )
     text = f"Depth profiles {where}, {task}, {format}. {SEEDS} {counts_text([row['n'] for row in rows])} "
     text += f"{AT_REALISED_DEPTHS} " + (f"Bands: {OVER_SAMPLES}" if has_bands(styles) else "")
