@@ -180,7 +180,12 @@ def load(files: Iterable[str], overrides: Iterable[str]) -> dict[str, Any]:
 
     Raises ConfigError naming the file or the override.
     """
-    return _interpolated(read_settings(files, overrides).on({}))
+    return whole(read_settings(files, overrides))
+
+
+def whole(settings: Settings) -> dict[str, Any]:
+    """Settings that are a config by themselves, interpolations resolved. Raises ConfigError as `load`."""
+    return _interpolated(settings.on({}))
 
 
 def read_settings(files: Iterable[str], overrides: Iterable[str]) -> Settings:

@@ -292,6 +292,17 @@ def _sync(words: list[str]) -> int:
     return 0
 
 
+def _completion(words: list[str]) -> int:
+    from lcprobe.cli.completion.scripts import SCRIPTS
+    from lcprobe.cli.completion.words import completion_words
+
+    name = words[0] if len(words) == 1 else " ".join(words) or "nothing"
+    if name not in SCRIPTS:
+        raise unknown_name("command line", name, SCRIPTS)
+    print(SCRIPTS[name](completion_words(SCRIPTS, DATA_COMMANDS)), end="")
+    return 0
+
+
 def _take_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
     """What follows each mention of an option, and the other words."""
     values, rest, following = [], [], False
@@ -315,5 +326,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sync": _sync,
     "kernels": _kernels,
     "config": _config,
+    "completion": _completion,
 }
 DATA_COMMANDS: dict[str, Callable[[list[str]], int]] = {"prepare": _prepare, "tokenizer": _tokenizer}

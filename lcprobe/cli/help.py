@@ -33,6 +33,7 @@ usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
   sync        send what was tracked offline in Weights & Biases
   kernels     print this machine, the backends that work on it, and what each op runs
   config      print the resolved configuration
+  completion  print a script that completes all of this in bash, zsh or fish
 
   COMMAND --help    what a command does, how it is called, and its settings
   --help NAME       the page of anything that a config can name, such as mamba2, rope, yarn or niah; lists of them:
@@ -232,6 +233,20 @@ example
   lcprobe config configs/quickstart.yaml train.lr=0.003
 """
 
+COMPLETION = """\
+lcprobe completion: print a script that completes commands, options, keys of the config with their values, names after
+--help, configs and folders.
+
+usage: lcprobe completion bash|zsh|fish
+
+examples
+  lcprobe completion bash > ~/.local/share/bash-completion/completions/lcprobe   (or in ~/.bashrc: source <(...))
+  lcprobe completion zsh > "${{fpath[1]}}/_lcprobe"
+  lcprobe completion fish > ~/.config/fish/completions/lcprobe.fish
+
+The script has the words of this version; print it again after an update.
+"""
+
 INTRODUCTIONS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
@@ -243,6 +258,7 @@ INTRODUCTIONS = {
     "sync": SYNC,
     "kernels": KERNELS,
     "config": CONFIG,
+    "completion": COMPLETION,
 }
 """By command; braces are doubled, {sections} are the top-level keys, {lists} the lists of names."""
 WITH_SETTINGS = ("train", "evaluate", "config")

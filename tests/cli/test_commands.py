@@ -49,9 +49,12 @@ def test_every_command_has_an_introduction():
     [
         (
             ["trian"],
-            "train | evaluate | explain | data | export | score | sweep | sync | kernels | config; did you mean 'train'?",
+            "train | evaluate | explain | data | export | score | sweep | sync | kernels | config | completion; did you mean 'train'?",
         ),
-        (["xyz"], "train | evaluate | explain | data | export | score | sweep | sync | kernels | config"),
+        (
+            ["xyz"],
+            "train | evaluate | explain | data | export | score | sweep | sync | kernels | config | completion",
+        ),
         (["--plan"], "train | evaluate"),
         (["kernels", "--bakend", "torch"], "--backend NAME"),
         (["kernels", "--backend"], "--backend NAME"),

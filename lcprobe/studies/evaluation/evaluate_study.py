@@ -8,7 +8,7 @@ from typing import Literal
 from lcprobe.analysis.display_names import check_names, names_of
 from lcprobe.analysis.report.write import REPORT, write_report
 from lcprobe.analysis.stats.power import detectable_differences
-from lcprobe.config import Config, laid_on, parse
+from lcprobe.config import Config, laid_on, parse, whole
 from lcprobe.data.config import DataConfig
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name, remove_leftovers
@@ -93,7 +93,7 @@ def planned_targets(given: list[Named], settings: Settings, named: Config | None
         folders = [folder] if trained else []
         describes = any(key.partition(".")[0] in ("model", "grid") for key in keys)
         if not trained and (describes or not models):
-            runs = planned_runs(settings.on({}))
+            runs = planned_runs(whole(settings))
     if not runs and not any(shapes.values()):
         return []
     others = [one for one in models if shapes[one.address] is None]
@@ -209,7 +209,7 @@ def _models(settings: Settings) -> list[PublishedModel]:
     keys = settings.keys()
     if "study.models" not in keys:
         return []
-    return parse(settings.of(["study.models"]).on({})).study.models
+    return parse(whole(settings.of(["study.models"]))).study.models
 
 
 def check_leakage_of(given: list[Named], settings: Settings, named: Config | None) -> None:

@@ -13,6 +13,7 @@ from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.units import Plan
 from lcprobe.schema import plain
+from lcprobe.studies.planning.not_trained import not_trained_notes
 from lcprobe.studies.planning.text_fits import check_text_fits, naming, over_words
 from lcprobe.studies.runtime import machine_memory
 from lcprobe.tasks.assembly import Task
@@ -32,10 +33,10 @@ def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection
     recipes, over common words instead of the corpus. configs: of a study's runs. known: numbers of those whose text
     was prepared before, and may not be where it was.
 
-    Returns notes on what is too long to be probed, and too short to be probed while training. Raises EpisodeError
-    where haystacks cannot be cut from the corpus, ConfigError for a task that cannot be created, for a multiple of a
-    training length that is no whole number of tokens and for a length of the mixture that is too short or too long
-    for some samples of a recipe in one of its formats; EpisodeError as `check_grids_fit`.
+    Returns notes on what is too long to be probed, too short to be probed while training, and not trained. Raises
+    EpisodeError where haystacks cannot be cut from the corpus, ConfigError for a task that cannot be created, for a
+    multiple of a training length that is no whole number of tokens and for a length of the mixture that is too short
+    or too long for some samples of a recipe in one of its formats; EpisodeError as `check_grids_fit`.
     """
     notes: list[str] = []
     lengths = sorted({config.train.context_length for config in configs})
@@ -58,6 +59,7 @@ def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection
     for config in trained if training else ():
         with naming(config.data.tokenizer):
             _check_recipes(config, least.setdefault(repr(plain(config.data)), {}))
+    notes += not_trained_notes(configs) if training else []
     return list(dict.fromkeys(notes))
 
 

@@ -90,7 +90,10 @@ def _about(plan: StudyPlan, table: PlanTable) -> str:
     tokens = sum(run.config.train.trained_tokens for run in plan.runs)
     seconds = sum(table.seconds[run.group] for run in plan.runs)
     within = f"; {plan.config.match.amount} within {plan.mismatch:.2%} of each other" if models > 1 else ""
-    where = "here" if plan.config.study.plan_for == "here" else f"on one {plan.config.study.plan_for.upper()}"
+    machine, devices = plan.config.study.plan_for, plan.config.train.devices
+    where = (
+        "here" if machine == "here" else f"on {'one' if devices == 1 else devices} {plural(machine.upper(), devices)}"
+    )
     return (
         f"{counted(n, 'run')}{of_models}{within}; {tokens:,} {plural('training token', tokens)}, "
         f"about {roughly(seconds)} {where} (estimated)"
