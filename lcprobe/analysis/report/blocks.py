@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lcprobe.analysis.findings.cells import PanelKey
 from lcprobe.analysis.report.charts.picture import Picture
+from lcprobe.analysis.report.wording import counted
 
 LONG_TEXT = 44
 """Characters from which a column is set in several lines."""
@@ -16,12 +17,18 @@ OPEN_ROWS = 40
 
 @dataclass(frozen=True)
 class Table:
-    """A table of strings."""
+    """A table of strings. file: the CSV with the same numbers in full, where there is one."""
 
     title: str
     caption: str
     columns: Sequence[str]
     rows: list[list[str]]
+    file: str = ""
+
+    @property
+    def id(self) -> str:
+        """Its anchor on the page."""
+        return "table-" + re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
     @property
     def kinds(self) -> list[str]:
@@ -46,7 +53,10 @@ class InlinedFigure:
 
 @dataclass(frozen=True)
 class Section:
-    """One chapter: paragraphs, open figures, folded galleries of figures, tables, and folded preformatted text."""
+    """One chapter: paragraphs, open figures, folded galleries of figures, tables, and folded preformatted text.
+
+    shown: figures of the chapter that are among the pictures. left_out: notes on what the page has no room for.
+    """
 
     id: str
     title: str
@@ -55,6 +65,15 @@ class Section:
     folded: Sequence[tuple[str, Sequence[InlinedFigure]]] = ()
     tables: Sequence[Table] = ()
     blocks: Sequence[tuple[str, str]] = ()
+    shown: Sequence[InlinedFigure] = ()
+    left_out: Sequence[str] = ()
+
+    @property
+    def contents(self) -> str:
+        """`3 figures, 2 tables`."""
+        n_figures = len(self.figures) + len(self.shown) + sum(len(own) for _, own in self.folded)
+        counts = [counted(n, noun) for n, noun in ((n_figures, "figure"), (len(self.tables), "table")) if n]
+        return ", ".join(counts)
 
 
 def panel_columns(where: PanelKey) -> tuple[str, str, str]:

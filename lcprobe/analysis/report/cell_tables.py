@@ -1,4 +1,4 @@
-"""Tables of the page about scores: the overview, all cells, and a sample of wrong answers."""
+"""Tables of the page about scores: all cells, and a sample of wrong answers."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,59 +8,11 @@ from lcprobe.analysis.findings.load_records import numbers, texts
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.tokenizers import several_tokenizers
 from lcprobe.analysis.report.blocks import Table, decimal_text, panel_columns, value_text
-from lcprobe.analysis.report.charts.by_length import chance_of
-from lcprobe.analysis.report.charts.picture import drawn_formats
-from lcprobe.analysis.report.charts.seed_groups import architectures, group_mean, has_several_lengths
 from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end, stratum_text
-from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.errors import shown
 from lcprobe.seeds import Stream
-from lcprobe.tasks.episode import Formats
 
-AT_A_GLANCE = "At a glance"
 WRONG_ANSWERS = 20
-
-
-def overview(results: Results) -> Table:
-    """Exact match by length, model and task, in the first format of each task: the first table of the page.
-
-    With several training lengths: a row per group of seeds.
-    """
-    lengths = sorted({length for e in results.extrapolations for length, _, _ in e.by_length})
-    trained = {run.context_length for run in results.study.runs}
-    first_formats = {
-        (task.name, format) for task in results.data.tasks for format in results.data.formats(task.name)[:1]
-    }
-    rows = _group_rows(results, first_formats, lengths) if has_several_lengths(results) else []
-    for e in results.extrapolations if not rows else ():
-        if (e.where.task, e.where.format) in first_formats:
-            values = {x: f"{y.value:.2f}" if isinstance(y, Proportion) else "n/a" for x, y, _ in e.by_length}
-            chance = next((g.chance for g in results.gates if g.where == e.where), None)
-            by_length = [values.get(length, "") for length in lengths]
-            rows.append([e.where.task, e.where.model, decimal_text(chance), *by_length])
-    names = [f"{length:,}{' (trained)' if length in trained else ''}" for length in lengths]
-    caption = (
-        "Exact match by length in tokens, mean over all depths, first format of each task; n/a: incomplete cells."
-    )
-    if has_several_lengths(results):
-        caption += " Means over training seeds; in brackets: at the training length of the row."
-    return Table(AT_A_GLANCE, caption, ["task", "model", "chance", *names], rows)
-
-
-def _group_rows(results: Results, formats: set[tuple[str, Formats]], lengths: list[int]) -> list[list[str]]:
-    rows = []
-    for task, format in drawn_formats(results):
-        if (task, format) not in formats:
-            continue
-        chance = chance_of(results, task, format)
-        planned = results.data.lengths(task, format)
-        for group in (group for groups in architectures(results).values() for group in groups):
-            means = {length: group_mean(results, group, task, format, length) for length in planned}
-            shown = {x: f"{mean.value:.2f}" if isinstance(mean, Proportion) else "n/a" for x, mean in means.items()}
-            if group.context_length in shown:
-                shown[group.context_length] = f"[{shown[group.context_length]}]"
-            rows.append([task, group.name, decimal_text(chance), *(shown.get(length, "") for length in lengths)])
-    return rows
 
 
 def cell_table(results: Results) -> Table:
@@ -84,7 +36,7 @@ def cell_table(results: Results) -> Table:
         columns += ["own tokens", "characters"]
         counted = [(c.means["episode_tokens"], c.means["characters"]) for c in results.cells]
         rows = [[*row, *(value_text(x, 5) for x in own)] for row, own in zip(rows, counted, strict=True)]
-    return Table("All cells", caption, columns, rows)
+    return Table("All cells", caption, columns, rows, "cells.csv")
 
 
 def wrong_answers(results: Results) -> Table:

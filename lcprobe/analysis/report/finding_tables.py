@@ -6,6 +6,7 @@ from dataclasses import replace
 from lcprobe.analysis.findings.contrasts import Contrast
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.blocks import Table, panel_columns, value_text
+from lcprobe.analysis.report.charts.distance import bins_of
 from lcprobe.analysis.report.training_length import bounds_text
 from lcprobe.analysis.report.wording import p_text, signed, span_text
 
@@ -44,7 +45,7 @@ def ratio_table(results: Results) -> Table:
     caption += "p in the report."
     if any("*" in row[4] for row in rows):
         caption += " * Past the distances that training asked about, though not past the training length."
-    return Table("Extrapolation", caption, columns, rows)
+    return Table("Extrapolation", caption, columns, rows, "extrapolation.csv")
 
 
 def position_table(results: Results) -> Table:
@@ -150,6 +151,19 @@ def reach_table(results: Results) -> Table:
     return Table("Effective reach and half-life", "Tokens between value and answer (95 % interval).", columns, rows)
 
 
+def distance_table(results: Results) -> Table:
+    """Exact match by distance at each length."""
+    rows = [
+        [*panel_columns(r.where), value_text(length), f"{one.low:,}–{one.high:,}", str(one.estimate)]
+        for r in results.reaches
+        for length in results.data.lengths(r.where.task, r.where.format)
+        for one in bins_of(results, [r.where], length)
+    ]
+    columns = ["model", "task", "format", "length", "tokens between value and answer", "exact match"]
+    caption = "At each length by itself, over its depths, in half octaves of distance (k/n, 95 % interval)."
+    return Table("Exact match by length and distance", caption, columns, rows, "distance.csv")
+
+
 def text_tables(results: Results) -> list[Table]:
     """Loss past the training length, state and remembrance on plain text."""
     rows = [
@@ -190,12 +204,12 @@ def _contrast_table(title: str, rows: list[list[str]], middle: list[str], third:
     columns = ["model", "task", third, *middle, "first", "second", "difference", "interval", "p (report)", "verdict"]
     caption = "First − second; proportions with k/n and 95 % interval. "
     caption += "All contrasts, with the n of each test, are in contrasts.csv."
-    return Table(title, caption, columns, rows)
+    return Table(title, caption, columns, rows, "contrasts.csv")
 
 
 def _with_column(table: Table, name: str, values: Sequence[str]) -> Table:
     rows = [[*row, value] for row, value in zip(table.rows, values, strict=True)]
-    return Table(table.title, table.caption, [*table.columns, name], rows)
+    return replace(table, columns=[*table.columns, name], rows=rows)
 
 
 def _test_columns(contrast: Contrast) -> list[str]:

@@ -15,6 +15,7 @@ from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import TextCurves
 from lcprobe.analysis.inputs import Value
 from lcprobe.analysis.report import training_length
+from lcprobe.analysis.report.charts.distance import bins_of
 from lcprobe.analysis.report.published.chapter import published_rows
 from lcprobe.analysis.report.training_data import training_data_rows
 from lcprobe.analysis.stats.estimates import Estimate, Proportion
@@ -166,12 +167,21 @@ def reach_rows(results: Results) -> TableRows:
 
 
 def distance_rows(results: Results) -> TableRows:
-    """Accuracy in bins of distance, to which the reach is fitted."""
-    return [
-        {**_panel(r.where), "from": one.low, "to": one.high, "median": one.distance, **_estimate("", one.estimate)}
-        for r in results.reaches
-        for one in r.bins
+    """Accuracy in bins of distance at each length; without a length, over all of them, to which the reach is
+    fitted."""
+    by_length = [
+        (r, n, bins_of(results, [r.where], n)) for r in results.reaches for n in _lengths_of(results, r.where)
     ]
+    return [
+        {**_panel(r.where), "length": length, "from": one.low, "to": one.high, "median": one.distance}
+        | _estimate("", one.estimate)
+        for r, length, bins in [*by_length, *((r, None, r.bins) for r in results.reaches)]
+        for one in bins
+    ]
+
+
+def _lengths_of(results: Results, where: PanelKey) -> list[int]:
+    return results.data.lengths(where.task, where.format)
 
 
 def gate_rows(results: Results) -> TableRows:

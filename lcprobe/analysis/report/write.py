@@ -8,7 +8,6 @@ and every other script. Everything that comes from data passes jinja2's autoesca
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -20,30 +19,21 @@ from lcprobe.analysis.report.answer.findings import findings
 from lcprobe.analysis.report.answer.headline import HeadlineTable, headline_tables
 from lcprobe.analysis.report.answer.limits import Limit, folded_limits
 from lcprobe.analysis.report.answer.lines import AnswerLine, answer_lines
-from lcprobe.analysis.report.blocks import InlinedFigure, Section
-from lcprobe.analysis.report.cell_tables import overview
+from lcprobe.analysis.report.blocks import InlinedFigure
 from lcprobe.analysis.report.charts.render import render, save
 from lcprobe.analysis.report.exports.files import keep_only, write_tables
 from lcprobe.analysis.report.exports.tables import page_tables
 from lcprobe.analysis.report.figures import draw
-from lcprobe.analysis.report.page import sections, with_notion
-from lcprobe.analysis.report.script import scripts
-from lcprobe.analysis.report.summary import TOPICS, summary
+from lcprobe.analysis.report.page.chapters import sections
+from lcprobe.analysis.report.page.document import Answer, page_html
+from lcprobe.analysis.report.summary import summary
 from lcprobe.analysis.report.tables import TableRows, all_tables
-from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 REPORT = "report.html"
 FILES = (".svg", ".pdf", ".png")
 """What each figure is written as."""
-OPEN_SENTENCES = 24
-"""Statements of a topic that are not folded at first."""
-NAMED_MODELS = 12
-"""Number of models up to which the head of the page names each."""
 
 
 @dataclass(frozen=True)
@@ -102,49 +92,9 @@ def write_report(
     page = page_tables([table for chapter in chapters for table in chapter.tables], headline)
     kept = write_tables(folder / "tables", tables, page)
     html = folder / REPORT
-    write_atomic(html, _html(results, sentences, chapters, episodes))
+    first = Answer(headline, answer, found, limits, sentences)
+    write_atomic(html, page_html(results, first, chapters, inlined, episodes))
     keep_only(folder / "tables", kept)
     keep_only(folder / "figures", written)
-    texts, first = [s.text for s in sentences], [s.text for s in found]
-    return Report(html, texts, headline, answer, first, limits, figures, tables["cells"], results)
-
-
-def _html(results: Results, sentences: list[Sentence], chapters: list[Section], episodes: ShownEpisodes) -> str:
-    environment = page_environment()
-    topics = [(topic, [s for s in sentences if s.topic == topic]) for topic in TOPICS]
-    return environment.get_template("report.html.j2").render(
-        scripts=scripts(),
-        episodes=episodes,
-        study=results.study,
-        models=_models_text(results),
-        open_sentences=OPEN_SENTENCES,
-        topics=[(topic, own) for topic, own in topics if own],
-        overview=with_notion(overview(results), results),
-        sections=chapters,
-        n_rows=len(results.data.records),
-        n_failed=results.data.n_failed,
-    )
-
-
-def page_environment() -> "Environment":
-    """Templates of this folder; what they print is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("lcprobe.analysis.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _models_text(results: Results) -> str:
-    """Names of the models; of many, their number and architectures."""
-    runs = results.study.runs
-    if len(runs) <= NAMED_MODELS:
-        return ", ".join(run.name for run in runs)
-    names = dict.fromkeys(run.architecture or run.group for run in runs)
-    models = len({(run.group, run.extension) for run in runs})
-    count = f"{models} models" if models == len(runs) else f"{len(runs)} runs of {models} model{'s' * (models > 1)}"
-    return f"{count} ({', '.join(names)})"
+    texts, ranked = [s.text for s in sentences], [s.text for s in found]
+    return Report(html, texts, headline, answer, ranked, limits, figures, tables["cells"], results)

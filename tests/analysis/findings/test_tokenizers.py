@@ -9,7 +9,7 @@ import pytest
 
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.findings.tokenizers import NOT_PAIRED, length_note
-from lcprobe.analysis.report.page import sections
+from lcprobe.analysis.report.page.chapters import sections
 from lcprobe.analysis.report.summary import summary
 from lcprobe.analysis.report.tables import all_tables
 from lcprobe.errors import DataError

@@ -69,7 +69,7 @@ def test_every_chart_becomes_interactive_and_nothing_is_clipped(opened):
     width = opened.viewport_size["width"]
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
     wider = opened.eval_on_selector_all(
-        "figure svg, .scroll, pre, h1, h2, p, ul",
+        ".chart, .scroll, pre, h1, h2, p, ul, dl",
         f"all => all.filter(e => e.getClientRects().length && e.getBoundingClientRect().right > {width} + 1).length",
     )
     assert wider == 0

@@ -5,16 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from lcprobe.analysis.episodes import NO_EPISODES
 from lcprobe.analysis.findings.cells import PanelKey
 from lcprobe.analysis.findings.results import Results, analyse
-from lcprobe.analysis.report.cell_tables import overview
+from lcprobe.analysis.report.answer.headline import headline_tables
 from lcprobe.analysis.report.charts.distance import bins_of
 from lcprobe.analysis.report.charts.grammar import DASHED, SOLID
 from lcprobe.analysis.report.charts.seed_groups import architectures, has_several_lengths, length_styles
 from lcprobe.analysis.report.figures import all_figures, draw
-from lcprobe.analysis.report.wording import Sentence
-from lcprobe.analysis.report.write import OPEN_SENTENCES, _html
+from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.records import CONTEXT_SCHEMA, table_of
 from lcprobe.tasks.episode import Formats
 from tests.analysis.fabricated import (
@@ -197,15 +195,13 @@ def test_continued_training_has_a_line_of_its_own():
     assert (dashes["trained at 128"], dashes["continued at 256"]) == (SOLID, DASHED)
 
 
-def test_the_page_opens_with_a_row_per_group_and_folds_long_topics(inputs, results):
-    table = overview(results)
-    assert [row[1] for row in table.rows] == [f"L{x}-{name}" for name in architectures(results) for x in CONTEXTS]
+def test_the_headline_has_a_row_per_group_with_its_own_training_length(inputs, results):
+    (table,) = [t for t in headline_tables(results) if t.task == "single"]
+    assert [row.model for row in table.rows] == [f"L{x}-{name}" for name in architectures(results) for x in CONTEXTS]
     frame = inputs[1].to_pandas()
-    own = frame[(frame.control == "none") & frame.model.str.startswith("L128-mamba2-")].groupby("length").exact.mean()
-    row = next(row for row in table.rows if row[1] == "L128-mamba2")
-    assert row[3:] == [f"[{value:.2f}]" if length == 128 else f"{value:.2f}" for length, value in own.items()]
-    sentences = [Sentence("Distance", f"model {i}: 3") for i in range(OPEN_SENTENCES + 2)]
-    html = _html(results, sentences, [], NO_EPISODES)
-    assert "<summary>2 more statements</summary>" in html
-    assert all(html.count(f"<li>model {i}: 3</li>") == 1 for i in range(OPEN_SENTENCES + 2))
-    assert "more statements" not in _html(results, sentences[:OPEN_SENTENCES], [], NO_EPISODES)
+    own = frame[(frame.control == "none") & frame.model.str.startswith("L128-mamba2-") & (frame.task == "single")]
+    row = next(row for row in table.rows if row.model == "L128-mamba2")
+    values = {s.length: s.estimate.value for s in row.scores if isinstance(s.estimate, Proportion)}
+    assert values == pytest.approx(own.groupby("length").exact.mean().to_dict())
+    assert [s.length for s in row.scores if s.trained] == [128]
+    assert table.context_length is None

@@ -5,7 +5,7 @@ the order of KINDS, each about the two tasks with most to say, then about the ot
 with several seeds are one model: a statement about single runs says in how many of its seeds it holds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -66,12 +66,18 @@ class Difference(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """Pairs of models in one zone. span: its lengths, empty where those of pairs differ. found: what is resolved, the
-    largest first. tested: how many pairs were."""
+    """Pairs of models in one zone. span: its lengths and formats, empty where those of pairs differ. found: what is
+    resolved, the largest first. tested: how many pairs were. refused: why others were not."""
 
     span: str
     found: list[Difference]
     tested: int
+    refused: tuple[str, ...]
+
+    @property
+    def nothing(self) -> str:
+        """What there is to say where nothing is resolved."""
+        return "no difference resolved" if self.tested else listed(self.refused) or "not tested"
 
 
 def findings(results: Results) -> list[Sentence]:
@@ -95,11 +101,12 @@ def model_differences(results: Results, task: str) -> dict[str, Differences]:
             zones.setdefault(_zone(c)[0], []).append(c)
     found = {}
     for zone, own in zones.items():
-        spans = {_zone(c)[1] for c in own}
+        spans = {f"{_zone(c)[1]}, {c.format}" for c in own}
+        refused = tuple(dict.fromkeys(c.refused for c in own if c.refused is not None))
         tested = [c for c in own if c.refused is None]
         pairs = [_difference(*names[c.subject], c) for c in tested if c.resolved]
         pairs.sort(key=lambda d: -abs(d.contrast.difference or 0.0))
-        found[zone] = Differences(spans.pop() if len(spans) == 1 else "", pairs, len(tested))
+        found[zone] = Differences(spans.pop() if len(spans) == 1 else "", pairs, len(tested), refused)
     return found
 
 
@@ -135,23 +142,34 @@ def depth_text(results: Results, group: SeedGroup, task: str) -> str:
 
 
 def _models(results: Results) -> Iterator[Sentence]:
+    """Past the training length, with whether models differ up to it; where only that is resolved, up to it."""
     for task in ranked_tasks(results):
-        zones = model_differences(results, task)
-        found = [pair for zone in zones.values() for pair in zone.found]
-        if not found:
-            continue
-        formats = {c.format for c in results.of("models") if c.task == task}
-        texts = [_zone_text(zone, own) for zone, own in reversed(zones.items())]
-        runs = _one_seed([pair.contrast for pair in found])
-        text = f"{task} ({listed(sorted(formats))}): {'; '.join(texts)}{runs}."
-        yield Sentence(MODELS, text, subject=task, task=task)
+        zones = dict(reversed(model_differences(results, task).items()))
+        if resolved := [zone for zone, own in zones.items() if own.found]:
+            others = {zone: own for zone, own in zones.items() if not own.found}
+            yield _of_zones(results, task, {resolved[0]: zones[resolved[0]], **others})
+
+
+def _models_within(results: Results) -> Iterator[Sentence]:
+    """The other zone, where models differ in both."""
+    for task in ranked_tasks(results):
+        zones = {zone: own for zone, own in reversed(model_differences(results, task).items()) if own.found}
+        for zone in [*zones][1:]:
+            yield _of_zones(results, task, {zone: zones[zone]})
+
+
+def _of_zones(results: Results, task: str, zones: Mapping[str, Differences]) -> Sentence:
+    texts = [_zone_text(zone, own) for zone, own in zones.items()]
+    runs = _one_seed([pair.contrast for own in zones.values() for pair in own.found])
+    text = f"{task}: {'; '.join(texts)}{runs}."
+    return Sentence(MODELS, text, subject=task, task=task)
 
 
 def _zone_text(zone: str, own: Differences) -> str:
     pairs, tested = own.found, own.tested
     zone = f"{zone} ({own.span})" if own.span else zone
     if not pairs:
-        return f"{zone}: no difference resolved" if tested else f"{zone}: not testable"
+        return f"{zone}: {own.nothing}"
     named = [f"{d.higher} above {d.lower} by {d.text}" for d in pairs[:MAX_PAIRS]]
     more = [f"{len(pairs) - MAX_PAIRS} more pairs differ"] if len(pairs) > MAX_PAIRS else []
     open_ = [f"{counted(tested - len(pairs), 'pair')} not resolved"] if tested > len(pairs) else []
@@ -285,6 +303,7 @@ KINDS: Sequence[Callable[[Results], Iterator[Sentence]]] = (
     _effective,
     _positions,
     _distances,
+    _models_within,
     _breaks,
     _extensions,
     _formats,

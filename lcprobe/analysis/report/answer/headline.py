@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lcprobe.analysis.findings.cells import PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import Extrapolation
+from lcprobe.analysis.findings.gates import Gate
 from lcprobe.analysis.findings.reach import Reach
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.charts.by_length import chance_of
@@ -36,7 +37,8 @@ class Score:
 @dataclass(frozen=True)
 class HeadlineRow:
     """One model. effective, reach: in tokens, such as `≥ 512`, `128 to 256 (2 of 3 seeds)`, or why there is none;
-    multiple: effective length over training length, `≥ 4×`, empty where seeds differ or there is none."""
+    multiple: effective length over training length, `≥ 4×`, empty where seeds differ or there is none; longest: the
+    largest effective length of a seed, 0 where there is none."""
 
     model: str
     seeds: int
@@ -45,6 +47,7 @@ class HeadlineRow:
     effective: str
     multiple: str
     reach: str
+    longest: int
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,12 @@ def _table(results: Results, task: str) -> HeadlineTable:
     rows = []
     for group in groups_of(results):
         keys = runs_of(group, task, format)
-        effective, multiple, _ = effective_length(results, keys)
+        effective, multiple, longest = effective_length(results, keys)
         scores = tuple(_score(results, group, task, format, length) for length in lengths)
         reach = reach_text([reaches[key] for key in keys])
-        rows.append(HeadlineRow(group.name, len(keys), group.context_length, scores, effective, multiple, reach))
+        rows.append(
+            HeadlineRow(group.name, len(keys), group.context_length, scores, effective, multiple, reach, longest)
+        )
     counts = {s.estimate.n for row in rows for s in row.scores if isinstance(s.estimate, Proportion)}
     trained = {row.context_length for row in rows}
     return HeadlineTable(
@@ -130,7 +135,7 @@ def effective_length(results: Results, keys: Sequence[PanelKey]) -> tuple[str, s
     """Effective length of the seeds of a model, its multiple of the training length, and its largest value, 0 where
     there is none: then the reason is in its place."""
     found = [e for e in results.extrapolations if e.where in keys]
-    closed = {gate.where: gate.closed for gate in results.gates if gate.where in keys}
+    closed = {gate.where: closed_text(gate) for gate in results.gates if gate.where in keys}
     known = [(e, e.effective) for e in found if e.effective is not None]
     if not known:
         return "; ".join(dict.fromkeys(closed[e.where] or _reason(e) for e in found)), "", 0
@@ -141,6 +146,12 @@ def effective_length(results: Results, keys: Sequence[PanelKey]) -> tuple[str, s
         return f"{least}{low[1]:,}{seeds}", f"{least}{low[0].multiple:g}×", low[1]
     ends = [f"{'≥ ' if e.at_least else ''}{tokens:,}" for e, tokens in (low, high)]
     return f"{' to '.join(ends)}{seeds}", "", high[1]
+
+
+def closed_text(gate: Gate) -> str:
+    """Why nothing can be claimed about a model's context, empty where something can: what is not a finding was not
+    shown, and may yet be so."""
+    return (gate.closed or "").replace("not acquired", "not shown")
 
 
 def reach_text(found: Sequence[Reach]) -> str:

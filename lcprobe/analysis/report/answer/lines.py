@@ -8,6 +8,7 @@ from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.answer.findings import Difference, depth_text, model_differences
 from lcprobe.analysis.report.answer.headline import (
     HeadlineTable,
+    closed_text,
     effective_length,
     first_format,
     groups_of,
@@ -22,7 +23,7 @@ from lcprobe.analysis.stats.multiplicity import ALPHA
 
 MAX_MODELS = 6
 """Models that a line names."""
-NOT_RESOLVED = "where is not resolved"
+NOT_RESOLVED = "not resolved"
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def _which(results: Results, task: str) -> str:
     texts = []
     for zone, own in reversed(zones.items()):
         if own.found:
-            texts.append(f"{zone}, {_above(own.found)}")
+            texts.append(f"{zone}: {_above(own.found)}")
         else:
-            texts.append(f"{zone}, {'no difference is resolved' if own.tested else 'nothing is testable'}")
+            texts.append(f"{zone}: {own.nothing}")
     text = "; ".join(texts)
     return f"{text[0].upper()}{text[1:]}."
 
@@ -94,7 +95,7 @@ def _lost_by(results: Results, group: SeedGroup, task: str) -> str:
     """Where a model loses the needle, in a few words."""
     keys = runs_of(group, task, first_format(results, task))
     gates = [gate for gate in results.gates if gate.where in keys]
-    if closed := [gate.closed for gate in gates if gate.closed is not None]:
+    if closed := [text for gate in gates if (text := closed_text(gate))]:
         seeds = f" ({len(closed)} of {counted(len(keys), 'seed')})" if len(closed) < len(keys) else ""
         return f"{'; '.join(dict.fromkeys(closed))}{seeds}"
     reaches = [r for r in results.reaches if r.where in keys]

@@ -2,5 +2,5 @@
 
 A chart is a function `(results: Results) -> Iterator[tuple[Picture, alt.TopLevelMixin]]` that yields nothing where
 there is nothing to draw. To add one, write the function here, take colours, axes and layers from `grammar`, and
-register it with one line in `report.figures.CHARTS`; a section of `report.page` that lists its name shows it.
+register it with one line in `report.figures.CHARTS`; a chapter of `report.page` that lists its name shows it.
 """

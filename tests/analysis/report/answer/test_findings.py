@@ -43,20 +43,22 @@ def test_the_higher_model_is_named_first_with_the_bounds_of_the_records():
     assert zones["up to the training length"].found == []
     first = findings(results)[0]
     assert first.topic == MODELS
-    assert "past the training length (256 tokens): b above a by +" in first.text
+    assert "past the training length (256 tokens, corpus/words/numbers): b above a by +" in first.text
     assert first.text.endswith("on these runs (one training seed).")
     line = answer_lines(results, headline_tables(results))[0]
-    assert line.text.startswith("Past the training length, b is above a; up to the training length, n")
+    assert line.text == (
+        "Past the training length: b is above a; up to the training length: not testable (both at ceiling)."
+    )
 
 
 def test_nothing_resolved_is_said_and_nothing_else():
-    results = results_of({"a": flat(0.5), "b": flat(0.5)})
+    results = results_of({"a": flat(0.4), "b": flat(0.4)})
     assert [s.text for s in findings(results)] == [
         "Nothing is resolved: no tested statement is a finding of this report."
     ]
     which, up_to, lost, sure = answer_lines(results, headline_tables(results))
-    assert "no difference is resolved" in which.text
-    assert up_to.text == "a, b: task not acquired." == lost.text
+    assert "no difference resolved" in which.text
+    assert up_to.text == "a, b: task not shown." == lost.text
     assert sure.text.startswith("1 training seed a model: statements are about these runs")
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lcprobe.analysis.episodes import MAX_EPISODES, ShownEpisode, choose_episodes
-from lcprobe.analysis.report.write import page_environment
+from lcprobe.analysis.report.page.document import page_environment
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan

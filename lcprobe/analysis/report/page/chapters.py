@@ -9,10 +9,11 @@ from lcprobe.analysis.findings.tokenizers import length_note, own_tokens_note
 from lcprobe.analysis.inputs import NotCausal
 from lcprobe.analysis.report import prose
 from lcprobe.analysis.report.blocks import InlinedFigure, Section, Table
-from lcprobe.analysis.report.cell_tables import AT_A_GLANCE, cell_table, wrong_answers
+from lcprobe.analysis.report.cell_tables import cell_table, wrong_answers
 from lcprobe.analysis.report.charts.picture import MAX_FORMATS
 from lcprobe.analysis.report.finding_tables import (
     depth_effect_table,
+    distance_table,
     effective_table,
     extension_table,
     format_table,
@@ -38,7 +39,7 @@ NOT_CAUSAL: dict[NotCausal, str] = {
 
 
 def sections(results: Results, figures: Sequence[InlinedFigure]) -> list[Section]:
-    """All chapters after the summary, those without any content left out."""
+    """All chapters of the evidence, those without any content left out."""
 
     def section(
         id: str, title: str, text: Sequence[str], charts: Sequence[str] = (), tables: Sequence[Table] = ()
@@ -75,7 +76,13 @@ def sections(results: Results, figures: Sequence[InlinedFigure]) -> list[Section
             ["heatmap", "depth", "depth_by_length"],
             [position_table(results), depth_effect_table(results)],
         ),
-        section("distance", "Accuracy against distance", prose.DISTANCE_TEXT, ["distance"], [reach_table(results)]),
+        section(
+            "distance",
+            "Accuracy against distance",
+            prose.DISTANCE_TEXT,
+            ["distance"],
+            [reach_table(results), distance_table(results)],
+        ),
         section("context", "Plain text by position", prose.CONTEXT_TEXT, ["context"], text_tables(results)),
         section("formats", "Formats", prose.FORMAT_TEXT, ["formats"], [format_table(results)]),
         section("models-compared", "Model comparisons", prose.MODEL_TEXT, tables=[model_pair_table(results)]),
@@ -93,12 +100,25 @@ def sections(results: Results, figures: Sequence[InlinedFigure]) -> list[Section
     return [replace(s, tables=[with_notion(table, results) for table in s.tables]) for s in kept]
 
 
+def without(chapter: Section, shown: Sequence[InlinedFigure]) -> Section:
+    """A chapter without figures that are shown among the pictures, which it names."""
+    names = {f.picture.name for f in shown}
+    own = [*chapter.figures, *(f for _, others in chapter.folded for f in others)]
+    folded = [(title, [f for f in others if f.picture.name not in names]) for title, others in chapter.folded]
+    return replace(
+        chapter,
+        figures=[f for f in chapter.figures if f.picture.name not in names],
+        folded=[(title, others) for title, others in folded if others],
+        shown=[f for f in own if f.picture.name in names],
+    )
+
+
 def with_notion(table: Table, results: Results) -> Table:
     """A table whose caption says what its lengths and tokens count, where models have several tokenizers."""
     columns, note = {*table.columns}, ""
     if columns & {"tokens", "effective reach", "training length"}:
         note = own_tokens_note(results.study)
-    elif table.title == AT_A_GLANCE or any("length" in name for name in columns):
+    elif any("length" in name for name in columns):
         note = length_note(results.study)
     return replace(table, caption=f"{table.caption} {note}".strip())
 

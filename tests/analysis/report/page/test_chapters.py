@@ -4,7 +4,7 @@ from typing import get_args
 
 from lcprobe.analysis.findings.results import analyse
 from lcprobe.analysis.inputs import NotCausal
-from lcprobe.analysis.report.page import NOT_CAUSAL, sections
+from lcprobe.analysis.report.page.chapters import NOT_CAUSAL, sections
 from tests.analysis.fabricated import flat, plan, records, run, study, task
 
 CELLS = plan(["single"], lengths=[64, 128], depths=[0.0, 0.5, 1.0], n=20)

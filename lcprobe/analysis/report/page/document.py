@@ -1,0 +1,118 @@
+"""The page as one HTML file: answer, pictures, evidence, in this order, laid out by report.html.j2.
+
+Whatever comes from data passes jinja2's autoescape; only figures, which are drawn from escaped data, and our own
+style sheet and scripts are marked safe.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from lcprobe.analysis.episodes import NO_EPISODES, ShownEpisodes
+from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE
+from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.findings.tokenizers import length_note
+from lcprobe.analysis.report.answer.findings import MAX_FINDINGS
+from lcprobe.analysis.report.answer.headline import MAIN_TASKS, HeadlineTable
+from lcprobe.analysis.report.answer.limits import Limit
+from lcprobe.analysis.report.answer.lines import AnswerLine
+from lcprobe.analysis.report.blocks import InlinedFigure, Section
+from lcprobe.analysis.report.page.chapters import without
+from lcprobe.analysis.report.page.pictures import link_of, pictures, slug
+from lcprobe.analysis.report.page.shades import shade
+from lcprobe.analysis.report.page.size import LIMIT, fitted
+from lcprobe.analysis.report.script import scripts
+from lcprobe.analysis.report.summary import TOPICS
+from lcprobe.analysis.report.wording import Sentence
+from lcprobe.analysis.stats.estimates import Proportion
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+NAMED_MODELS = 12
+"""Number of models up to which the head of the page names each."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader must know first, as `report.answer` gives it. sentences: everything that is said, limits, too."""
+
+    tables: Sequence[HeadlineTable]
+    lines: Sequence[AnswerLine]
+    findings: Sequence[Sentence]
+    limits: Sequence[Limit]
+    sentences: Sequence[Sentence]
+
+
+def page_html(
+    results: Results,
+    answer: Answer,
+    chapters: Sequence[Section],
+    figures: Sequence[InlinedFigure],
+    episodes: ShownEpisodes = NO_EPISODES,
+) -> str:
+    """The whole page; what does not fit into its size is named with its file. chapters: `chapters.sections` of the
+    same figures."""
+    environment = page_environment()
+    shown = pictures(results, figures, answer.findings)
+    in_pictures = [f for one in shown for exhibit in one.exhibits for f in exhibit.figures]
+    chapters = [without(chapter, in_pictures) for chapter in chapters]
+    ids = ["statements", *(chapter.id for chapter in chapters)]
+    found = [(s, link_of(s, shown, ids)) for s in answer.findings]
+    topics = [(topic, [s for s in answer.sentences if s.topic == topic]) for topic in TOPICS]
+    parts = {
+        "study": results.study,
+        "models": _models_text(results),
+        "n_rows": len(results.data.records),
+        "n_failed": results.data.n_failed,
+        "answer": answer,
+        "tables": answer.tables[:MAIN_TASKS],
+        "more_tables": answer.tables[MAIN_TASKS:],
+        "note": length_note(results.study),
+        "share": SHARE_OF_BASE,
+        "findings": found[:MAX_FINDINGS],
+        "more_findings": found[MAX_FINDINGS:],
+        "episodes": episodes,
+        "topics": [(topic, own) for topic, own in topics if own],
+        "style": files("lcprobe.analysis.report").joinpath("report.css").read_text(encoding="utf-8"),
+        "scripts": scripts(),
+    }
+    template = environment.get_template("report.html.j2")
+    taken = len(template.render(**parts, pictures=[], chapters=[]).encode())
+    while True:
+        html = template.render(
+            **parts, **dict(zip(("pictures", "chapters"), fitted(shown, chapters, taken), strict=True))
+        )
+        over = len(html.encode()) - LIMIT
+        if over <= 0 or taken > LIMIT:  # more than the limit without any picture or table: nothing can be left out
+            return html
+        taken += over
+
+
+def page_environment() -> "Environment":
+    """The templates of this folder; what they print is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("lcprobe.analysis.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["shade"] = shade
+    environment.filters["slug"] = slug
+    environment.tests["proportion"] = lambda value: isinstance(value, Proportion)
+    return environment
+
+
+def _models_text(results: Results) -> str:
+    """Names of the models; of many, their number and architectures."""
+    runs = results.study.runs
+    if len(runs) <= NAMED_MODELS:
+        return ", ".join(run.name for run in runs)
+    names = dict.fromkeys(run.architecture or run.group for run in runs)
+    models = len({(run.group, run.extension) for run in runs})
+    count = f"{models} models" if models == len(runs) else f"{len(runs)} runs of {models} model{'s' * (models > 1)}"
+    return f"{count} ({', '.join(names)})"

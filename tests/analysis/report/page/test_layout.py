@@ -1,0 +1,57 @@
+"""The page in a browser without scripts: narrow tables keep their first column in sight, and paper has no folds."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lcprobe.analysis.findings.results import analyse
+from tests.analysis.fabricated import three_models
+from tests.analysis.report.page.test_document import figures_of, html_of
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory) -> Iterator[Any]:
+    results = analyse(*three_models(["words"]))
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(html_of(results, figures_of(results)), encoding="utf-8")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 800}, java_script_enabled=False)
+        page.goto(path.as_uri())
+        yield page
+        browser.close()
+
+
+def test_the_first_column_of_a_table_stays_when_it_is_scrolled(opened):
+    scroll = opened.locator("#headline-single .scroll")
+    assert scroll.evaluate("s => s.scrollWidth > s.clientWidth")
+    scroll.evaluate("s => s.scrollLeft = 200")
+    left = "([s, c]) => s.querySelector(c).getBoundingClientRect().left - s.getBoundingClientRect().left"
+    handle = scroll.element_handle()
+    assert opened.evaluate(left, [handle, "tbody tr > :first-child"]) <= 2
+    assert opened.evaluate(left, [handle, "tbody tr > :nth-child(2)"]) < 0
+
+
+def test_a_link_to_a_folded_chapter_opens_it(opened):
+    assert not opened.locator("#cells").is_visible()
+    opened.goto(opened.url.split("#")[0] + "#cells")
+    assert opened.locator("#cells").is_visible()
+    opened.goto(opened.url.split("#")[0])
+
+
+def test_paper_shows_what_is_folded_on_the_screen(opened):
+    folded = opened.locator("#versions pre")
+    assert folded.bounding_box() is None or not folded.is_visible()
+    opened.emulate_media(media="print")
+    assert folded.is_visible()
+    assert (folded.bounding_box() or {"height": 0})["height"] > 10
+    assert opened.locator("nav").is_hidden()
+    opened.emulate_media(media="screen")
