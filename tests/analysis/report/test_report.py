@@ -280,7 +280,7 @@ def test_importing_the_report_loads_no_drawing_library():
 
 
 def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_average(tmp_path):
-    tasks, cells = ["single", "multikey"], plan(["single", "multikey"], lengths=LENGTHS, depths=DEPTHS, n=20)
+    cells = plan(["single", "multikey"], lengths=LENGTHS, depths=DEPTHS, n=20)
     facts = study([run("a"), run(BAD)], [task("single"), task("multikey", 4)], cells)
     table = records({"a": flat(1.0), BAD: flat(0.5)}, cells)
     text = write_report(facts, table, tmp_path).html.read_text(encoding="utf-8")
