@@ -1,11 +1,14 @@
 """Chapters of the page: every reason why a model is not causal has its line, and chapters without content are left out."""
 
+import re
 from typing import get_args
 
 from lcprobe.analysis.findings.results import analyse
 from lcprobe.analysis.inputs import NotCausal
+from lcprobe.analysis.report.finding_tables import distance_table
 from lcprobe.analysis.report.page.chapters import NOT_CAUSAL, sections
-from tests.analysis.fabricated import flat, plan, records, run, study, task
+from lcprobe.analysis.report.tables import distance_rows
+from tests.analysis.fabricated import flat, plan, records, run, study, task, window
 
 CELLS = plan(["single"], lengths=[64, 128], depths=[0.0, 0.5, 1.0], n=20)
 
@@ -27,3 +30,18 @@ def test_chapters_without_content_are_left_out():
     ids = [chapter.id for chapter in chapters]
     assert not {"context", "formats", "models-compared", "extensions", "bias", "training"} & set(ids)
     assert {"models", "tasks", "length", "place", "distance", "cells", "methods", "versions"} <= set(ids)
+
+
+def test_distances_are_counted_at_each_length_by_itself():
+    results = analyse(study([run("a")], [task("single")], CELLS), records({"a": window(60)}, CELLS))
+    rows = distance_table(results).rows
+    assert {row[3] for row in rows} == {"64", "128"}
+    for length in ("64", "128"):
+        counts = [re.search(r"\((\d+)/(\d+),", row[5]) for row in rows if row[3] == length]
+        assert sum(int(found[2]) for found in counts if found) == 3 * 20
+        assert next(row[5] for row in rows if row[3] == length).startswith("1.00"), "the nearest are in the window"
+    far = [row[5] for row in rows if row[3] == "128"][-1]
+    assert far.startswith("0.00")
+    exported = distance_rows(results)
+    assert sum(row["n"] for row in exported if row["length"] == 128) == 3 * 20
+    assert sum(row["n"] for row in exported if row["length"] is None) == 2 * 3 * 20
