@@ -3,10 +3,15 @@
 import pytest
 import yaml
 
-from lcprobe.config import load, parse, read_settings
+from lcprobe.config import load, parse, read_settings, to_yaml
 from lcprobe.errors import ConfigError
 from lcprobe.merging import Settings, assign, merge
-from lcprobe.studies.evaluation.evaluate_study import _refuse_training, _with_places, _with_settings
+from lcprobe.studies.evaluation.evaluate_study import (
+    _refuse_training,
+    _trained_otherwise,
+    _with_places,
+    _with_settings,
+)
 from lcprobe.studies.planning.plan import make_plan
 
 SHORT = "configs/quickstart.yaml"
@@ -251,3 +256,16 @@ def test_what_an_axis_does_not_allow_is_said_in_one_line(tmp_path, word, message
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(AXES, sort_keys=False))
     with pytest.raises(ConfigError, match=message):
         load([str(tmp_path / "study.yaml")], [word])
+
+
+def test_a_config_that_differs_from_what_was_trained_is_said(tmp_path):
+    """evaluate CONFIG key=value probes a study as it was trained; settings that change nothing there are named."""
+    folder = tmp_path / "quickstart"
+    folder.mkdir()
+    (folder / "study.yaml").write_text(to_yaml(load([SHORT], [])))
+    for words in ([], ["probe.grids[0].n=5", "study.folder=elsewhere", "data.folder=there", "track.wandb=off"]):
+        assert _trained_otherwise(parse(load([SHORT], words)), folder) == []
+    (line,) = _trained_otherwise(parse(load([SHORT], ["train.clip=2", "grid.seed=[5]", "seed=3"])), folder)
+    assert line.startswith(
+        f"{folder} was trained with other settings (seed, train.clip, grid.seed): its runs are probed"
+    )

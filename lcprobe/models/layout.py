@@ -15,7 +15,7 @@ from lcprobe.models.mlps import MLPS
 
 TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)?|[0-9]+|[\[\],+()])")
 
-
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(:[A-Za-z_][A-Za-z0-9_]*)?")
 MAX_LAYERS = 10_000
 """Blocks of a model, mixers of a layout, and elements of a pattern, at most."""
 
@@ -71,6 +71,11 @@ def items_of(text: str, key: str, allowed: str, names: Iterable[str] = ()) -> li
     while at < len(text.rstrip()):
         match = TOKEN.match(text, at)
         if not match:
+            odd = next((name for name in names if not NAME.fullmatch(name) and name in text), None)
+            if odd is not None:  # registered, and not possible in a layout
+                raise _wrong(
+                    key, text, odd, "mixers with names of letters, digits and _, starting with a letter or _"
+                )
             raise _wrong(key, text, text[at:], allowed, _hyphenated(text, at, names))
         tokens.append(match.group(1))
         at = match.end()

@@ -45,3 +45,10 @@ def test_the_layers_of_the_whole_layout_are_limited(text):
 def test_the_largest_layout():
     assert len(parse_layout("[a x 4999, b] x 2")) == 10_000
     assert len(parse_layout("parallel(a, b) x 5000")) == 5000
+
+
+@pytest.mark.parametrize("name", ["my-mixer", "x.y"])
+def test_a_mixer_registered_under_a_name_that_no_layout_can_hold_is_told(name):
+    with pytest.raises(ConfigError, match=rf"\(stuck at '{name}'\)\"; allowed: mixers with names of letters, digits"):
+        parse_layout(f"{name} x 2, attention", names=["attention", name])
+    assert len(parse_layout("mamba2 x 2, attention", names=["attention", "mamba2", name])) == 3

@@ -25,6 +25,7 @@ from validation.oracles import (
     xlstm,
 )
 from validation.oracles.cases import Comparison
+from validation.oracles.missing import missing
 
 TITLE = "oracles: largest difference from peers and from equations"
 OPTIONS = ("only",)
@@ -56,8 +57,6 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
 }
 """By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without
 the package."""
-WHOLE_MODELS = {"attention": "transformers llama", "mamba2": "transformers mamba2"}
-"""Mixers without a recurrence among `mixers.KINDS`, and the comparison with an outside model that has them."""
 
 
 @torch.no_grad()
@@ -81,8 +80,9 @@ def comparison_rows(name: str) -> list[dict[str, Any]]:
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """All rows; one with the reason where a peer is missing. options: only (a comparison's name)."""
-    rows = []
+    """All rows; one with the reason where a peer is missing, and one with what to write for everything registered
+    without oracle. options: only (a comparison's name)."""
+    rows = [{"what": name, "oracle": "none", "compared": f"write {what}"} for name, what in missing().items()]
     for name in [options["only"]] if "only" in options else COMPARISONS:
         try:
             rows += comparison_rows(name)

@@ -39,7 +39,7 @@ from validation.oracles.extensions import (
 )
 
 ENCODINGS: list[dict[str, Any]] = [
-    *({"type": name} for name in POSITIONAL if name not in ("learned", "sandwich", "fire")),
+    *({"type": name} for name in POSITIONAL if name in FORMULAS and name not in ("learned", "sandwich", "fire")),
     {"type": "learned", "max_length": N},
     {"type": "rope", "fraction": 0.5},
     {"type": "tape", "fraction": 0.5, "width": 3},

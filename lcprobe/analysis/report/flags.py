@@ -12,6 +12,7 @@ from lcprobe.analysis.report.wording import READ_FIRST, Sentence, listed, stratu
 from lcprobe.analysis.stats.intervals import SAMPLES_FOR_NOMINAL_COVERAGE
 from lcprobe.analysis.stats.multiplicity import ALPHA
 from lcprobe.models.extend.config import AS_TRAINED
+from lcprobe.words import plural
 
 MAX_DIGESTS = 6
 """Data digests that a sentence shows, at most."""
@@ -208,7 +209,11 @@ def _error_rate(results: Results) -> Iterator[Sentence]:
     tested = [claim for claim in results.claims if claim.p is not None]
     if tested:
         found = sum(claim.resolved for claim in tested)
-        text = f"Of {len(tested)} tested statements {found} are findings, at one error "
+        statements, findings = (
+            plural("tested statement", len(tested)),
+            "is a finding" if found == 1 else "are findings",
+        )
+        text = f"Of {len(tested)} {statements} {found} {findings}, at one error "
         text += f"rate for all of them: at most {ALPHA:.0%} of reports hold any false one "
         text += "(python -m validation null_reports)."
         yield Sentence(READ_FIRST, text)
@@ -274,7 +279,8 @@ def _gaps(results: Results) -> Iterator[Sentence]:
             for c in missing[:3]
         ]
         rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        text = f"{len(missing)} of {planned} planned cells are incomplete ({'; '.join(places)}{rest})"
+        text = f"{len(missing)} of {planned} planned cells {plural('is', len(missing))} incomplete "
+        text += f"({'; '.join(places)}{rest})"
         kind = f"Incomplete cells: {len(missing):,} of {planned:,}"
         yield Sentence(READ_FIRST, f"{text}: no mean is taken over them.", True, kind=kind)
     data = results.data

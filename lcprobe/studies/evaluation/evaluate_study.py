@@ -8,9 +8,9 @@ from typing import Literal
 from lcprobe.analysis.display_names import check_names, names_of
 from lcprobe.analysis.report.write import REPORT, write_report
 from lcprobe.analysis.stats.power import detectable_differences
-from lcprobe.config import Config, laid_on, parse, whole
+from lcprobe.config import Config, laid_on, load, parse, whole
 from lcprobe.data.config import DataConfig
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, listed
 from lcprobe.files import check_name, remove_leftovers
 from lcprobe.locks import waited_claim
 from lcprobe.merging import Settings
@@ -50,6 +50,7 @@ Planned = Literal["short", "full"] | None
 """How much of a plan is printed; None: it is carried out."""
 SETTABLE = ("probe", "pe", "compat", "track", "study", "kernels")
 """Sections of the config that can be set for trained models: the others describe how they were trained."""
+STUDY_FILE = "study.yaml"
 PLACES = ("corpus", "folder")
 """Of `data`: where its text and what was prepared of it are now."""
 
@@ -177,6 +178,8 @@ def resolve_targets(
         if not given:
             allowed = f"a study under {named.study.folder} (train.py creates it), or study.models"
             raise ConfigError("study.name", named.study.name, allowed)
+        if is_study(folder):
+            say(*_trained_otherwise(named, folder))
         targets = find_targets(given, named.probe.server)
         if not is_study(folder):  # published models alone: the config has the text and the place for results
             targets = [replace(t, config=replace(t.config, data=_data(named, t))) for t in targets]
@@ -191,6 +194,22 @@ def resolve_targets(
     use_kernels(config.kernels)
     out = folder or _out_folder(given, config, settings)
     return targets, config, out
+
+
+def _trained_otherwise(named: Config, folder: Path) -> list[str]:
+    """A line where a config says that a study is trained in another way than it was: what is trained stays so."""
+    trained, given = plain(parse(load([str(folder / STUDY_FILE)], []))), plain(named)
+    differ = []
+    for section in (name for name in given if name not in SETTABLE):
+        one, other = ({"": v} if not isinstance(v, dict) else v for v in (given[section], trained[section]))
+        keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        places = PLACES if section == "data" else ()
+        differ += [f"{section}.{key}".rstrip(".") for key in keys if key not in places]
+    if not differ:
+        return []
+    return [
+        f"{folder} was trained with other settings ({listed(differ, ', ')}): its runs are probed as they were trained"
+    ]
 
 
 def _data(named: Config, target: ProbeTarget) -> DataConfig:

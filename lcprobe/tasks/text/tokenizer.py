@@ -139,14 +139,14 @@ class Tokenizer:
         ids = np.concatenate([np.array(part, dtype=np.int32) for part, _ in parts])
         return ids, np.concatenate([starts for _, starts in parts])
 
-    def decode(self, ids: np.ndarray) -> str:
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """(n,) -> text, special tokens included as written."""
-        return self._inner.decode(ids.tolist(), skip_special_tokens=False)
+        return self._inner.decode(np.asarray(ids, np.int64).tolist(), skip_special_tokens=False)
 
-    def text_of(self, ids: np.ndarray) -> str:
+    def text_of(self, ids: Sequence[int] | np.ndarray) -> str:
         """(n,) -> text as in the middle of a longer text: a space at its start is kept, which `decode` of some
         tokenizers drops, and none is added, which others do."""
-        whole = self._inner.decode([*self._anchor, *ids.tolist()], skip_special_tokens=False)
+        whole = self._inner.decode([*self._anchor, *np.asarray(ids, np.int64).tolist()], skip_special_tokens=False)
         return whole[self._anchor_chars :]
 
     @cached_property

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,3 +173,12 @@ def test_an_id_beyond_all_vocabularies_is_refused():
         ConfigError, match=r"data\.tokenizer: given 'ids up to 3000004095'; allowed: 1 \.\. 16777216 ids"
     ):
         Tokenizer(json.dumps(written))
+
+
+@pytest.mark.parametrize("of", [list, tuple, np.asarray, torch.tensor], ids=["list", "tuple", "array", "tensor"])
+def test_ids_of_any_kind_are_decoded(of):
+    tok = small()
+    ids = [int(i) for i in tok.encode("a falcon: 40")]
+    assert tok.decode(of(ids)) == "a falcon: 40"
+    assert tok.text_of(of(ids[1:])) == tok.text_of(np.asarray(ids[1:]))
+    assert tok.decode(of([])) == ""
