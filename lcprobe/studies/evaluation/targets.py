@@ -73,6 +73,8 @@ def find_targets(named: Sequence[Named], server: ServerConfig | None = None) -> 
     if ambiguous:  # runs of two studies: their folders tell them apart
         targets = [replace(t, name=_long_name(t)) if t.name in ambiguous else t for t in targets]
     names = [t.name for t in targets]
+    targets = [replace(t, name=_at_step(t)) if names.count(t.name) > 1 else t for t in targets]
+    names = [t.name for t in targets]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError("study.models", f"{twice} twice", "each model once, or {address: ..., name: ...} for each")
@@ -83,6 +85,12 @@ def _long_name(target: ProbeTarget) -> str:
     folder = target.run_folder or target.source.path
     tail = f"@{folder.name}" if target.run_folder is None and target.source.published is None else ""
     return f"{folder.parent.name}.{folder.name}{tail}"
+
+
+def _at_step(target: ProbeTarget) -> str:
+    """The name of one of several checkpoints of a run; a run, and a published model, as it is."""
+    trained = target.run_folder is not None and target.source.path.parent.name == "checkpoints"
+    return f"{target.name}@{target.source.path.name}" if trained else target.name
 
 
 def _published(given: PublishedModel, server: ServerConfig) -> ProbeTarget:

@@ -12,7 +12,7 @@ from lcprobe.config import Config, parse
 from lcprobe.files import write_json
 from lcprobe.studies.evaluation.groups import group_names, group_notes
 from lcprobe.studies.evaluation.sources import TrainedCheckpoint
-from lcprobe.studies.evaluation.targets import ProbeTarget
+from lcprobe.studies.evaluation.targets import ProbeTarget, _at_step
 from lcprobe.training.checkpoint import Progress
 from tests.analysis import fabricated
 
@@ -98,6 +98,14 @@ def test_models_of_one_name_that_differ_are_told_apart_by_what_differs(run, othe
 def test_a_run_that_is_not_finished_is_no_seed_of_the_trained_model(run):
     runs = [run("one", "mamba2", 0, "", 64), run("one", "mamba2", 1, "", 32)]
     assert groups(*runs) == ["mamba2-trained_tokens=64", "mamba2-trained_tokens=32"]
+
+
+def test_two_checkpoints_of_one_run_have_two_names(run):
+    first = run("one", "mamba2", 0, "", 32)
+    later = replace(first, source=replace(first.source, path=first.source.path.with_name("step-2")))
+    write_json(later.source.path / "state.json", asdict(Progress(tokens=64)))
+    assert [_at_step(target) for target in (first, later)] == ["one.mamba2-s0@step-1", "one.mamba2-s0@step-2"]
+    assert groups(first, later) == ["mamba2-trained_tokens=32", "mamba2-trained_tokens=64"]
 
 
 def test_studies_of_one_name_are_not_taken_for_one(run, tmp_path):
