@@ -291,6 +291,8 @@ def test_wandb_has_one_run_for_each_model_and_the_newest_folder_is_whole(study, 
     ]
     curve = [row for row in rows_of(probed) if "eval/length" in row]
     assert [row["eval/length"] for row in curve] == [64, 128]
+    names = {name for row in curve for name in row if name.startswith("eval/")}
+    assert names == {"eval/length", "eval/single/accuracy", "eval/multikey/accuracy"}, "controls have one length"
 
 
 def test_what_an_evaluation_says_has_one_name_for_all_models(study):

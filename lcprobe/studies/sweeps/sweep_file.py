@@ -130,17 +130,22 @@ def _parameter(key: str, given: Any, method: str) -> Parameter:
         fits = chances is None or (isinstance(chances, list) and len(chances) == len(values))
         require(f"{key}.probabilities", chances, fits, "one number for each value")
         return Parameter(values, chances)
-    low, high = given.get("min"), given.get("max")
-    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in (low, high))
-    require(key, dict(given), numbers and low <= high, "value, values, or min and max")
+    low, high = (_number(f"{key}.{name}", given.get(name)) for name in ("min", "max"))
+    require(key, dict(given), low <= high, "min <= max")
     whole = isinstance(low, int) and isinstance(high, int)
-    kind = given.get("distribution", "int_uniform" if whole else "uniform")
+    kind = str(given.get("distribution", "int_uniform" if whole else "uniform"))
     require(f"{key}.distribution", kind, kind in DISTRIBUTIONS[2:], " | ".join(DISTRIBUTIONS))
     require(f"{key}.min", low, kind != "log_uniform_values" or low > 0, "> 0")
     if method == "grid":
         require(key, dict(given), kind == "int_uniform", "value or values in a grid, or whole numbers min and max")
         return Parameter(range(int(low), int(high) + 1))
     return Parameter(distribution=kind, low=low, high=high)
+
+
+def _number(key: str, given: Any) -> int | float:
+    if not isinstance(given, int | float) or isinstance(given, bool):
+        raise ConfigError(key, given, "a number (or value, or values)")
+    return given
 
 
 def _command(given: Any) -> tuple[list[str], list[str]]:

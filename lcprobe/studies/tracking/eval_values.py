@@ -7,15 +7,14 @@ them and one chart has a line for each run.
     eval/multikey/wrong_key@128            a control
     eval/multikey/noise-words-hex@128      another format than the first of the task
 
-The rows of the curves have `eval/length` as their x-axis: `eval/multikey/accuracy`, and `eval/multikey/low`, /high
-and /n. Incomplete cells have no value.
+The rows of the curves have `eval/length` as their x-axis, and the accuracies of what was probed at several lengths:
+`eval/multikey/accuracy`. Incomplete cells have no value.
 """
 
 from collections.abc import Iterator, Mapping
 
 from lcprobe.analysis.findings.cells import PanelKey, Slice
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.stats.estimates import Proportion
 
 LENGTH = "eval/length"
 Values = dict[str, float | int]
@@ -25,8 +24,8 @@ def eval_summary(results: Results, model: str) -> Values:
     """The final values of a model."""
     values: Values = {}
     for where, name, length, part in _slices(results, model):
-        estimate = part.estimate
-        values |= {f"{name}@{length}": estimate.value, **_interval(f"{name}@{length}", estimate)}
+        estimate, at = part.estimate, f"{name}@{length}"
+        values |= {at: estimate.value, f"{at}/low": estimate.low, f"{at}/high": estimate.high, f"{at}/n": estimate.n}
         if where.control == "none" and part.chance < 1:
             values.setdefault(f"{name}/chance", part.chance)
     for found in results.extrapolations:
@@ -38,13 +37,14 @@ def eval_summary(results: Results, model: str) -> Values:
 
 
 def eval_curves(results: Results, model: str) -> list[Values]:
-    """Rows over length."""
-    rows: dict[int, Values] = {}
+    """Rows over length; a panel with one length is no curve."""
+    curves: dict[str, dict[int, float]] = {}
     for _, name, length, part in _slices(results, model):
-        estimate = part.estimate
-        row = rows.setdefault(length, {LENGTH: length})
-        row |= {f"{name}/accuracy": estimate.value, **_interval(name, estimate)}
-    return [rows[length] for length in sorted(rows)]
+        curves.setdefault(f"{name}/accuracy", {})[length] = part.value
+    curves = {name: points for name, points in curves.items() if len(points) > 1}
+    lengths = sorted({length for points in curves.values() for length in points})
+    at = {length: {name: points[length] for name, points in curves.items() if length in points} for length in lengths}
+    return [{LENGTH: length, **row} for length, row in at.items()]
 
 
 def is_said(row: Mapping[str, float | int], summary: Mapping[str, object]) -> bool:
@@ -70,7 +70,3 @@ def _name(results: Results, where: PanelKey) -> str:
     format = [] if where.format == first else [str(where.format).replace("/", "-")]
     control = [] if where.control == "none" else [where.control]
     return "/".join(["eval", where.task, *format, *control])
-
-
-def _interval(name: str, estimate: Proportion) -> Values:
-    return {f"{name}/low": estimate.low, f"{name}/high": estimate.high, f"{name}/n": estimate.n}

@@ -6,13 +6,14 @@ name have different ids. A folder that was moved keeps its id; a copy beside its
 go on. Where the file is lost, the id is read from the names of the W&B folders in the study.
 """
 
+import os
 import re
 import secrets
 from pathlib import Path
 from typing import Any
 
 from lcprobe.files import digest_json, read_json, write_json
-from lcprobe.locks import file_lock
+from lcprobe.locks import process_tag
 
 IDENTITY = "wandb_study.json"
 DIGITS = 10
@@ -28,18 +29,33 @@ def run_id(study: Path, run: str, job_type: str) -> str:
 
 def study_id(study: Path) -> str:
     """The id of the study in a folder, drawn at the first call."""
-    place = str(study.resolve())
-    known = _read(study)
-    if known.get("place") == place:
-        return known["id"]
-    study.mkdir(parents=True, exist_ok=True)
-    with file_lock(study / f"{IDENTITY}.lock", f"{study / IDENTITY}", wait="writes it"):
+    place, known = str(study.resolve()), _read(study)
+    if not known:
+        _create(study, {"id": _from_folders(study) or secrets.token_hex(DIGITS // 2), "place": place})
         known = _read(study)
-        if known.get("place") != place:
-            kept = _from_folders(study) if not known else None if _is_copy(study, known) else known["id"]
-            known = {"id": kept or secrets.token_hex(DIGITS // 2), "place": place}
-            write_json(study / IDENTITY, known)
+    if known["place"] != place:
+        own = digest_json([known["id"], place])[:DIGITS] if _is_copy(study, known) else known["id"]
+        known = {"id": own, "place": place}
+        write_json(study / IDENTITY, known)
     return known["id"]
+
+
+def _create(study: Path, facts: dict[str, str]) -> None:
+    """Write the file, unless another process has just done so: runs of a study may begin at once."""
+    study.mkdir(parents=True, exist_ok=True)
+    path, temporary = study / IDENTITY, study / f".{IDENTITY}.{secrets.token_hex(4)}.{process_tag()}.tmp"
+    if path.exists():  # it is broken
+        write_json(path, facts)
+        return
+    write_json(temporary, facts)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read(study: Path) -> dict[str, Any]:

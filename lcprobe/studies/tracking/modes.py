@@ -25,9 +25,11 @@ CHECK_SECONDS = 4.0
 
 @dataclass
 class _Session:
-    """What this process knows of the server. offline: why nothing is sent until it ends; empty: something is."""
+    """What this process knows of W&B. offline: why nothing is sent until it ends; empty: something is. refused: what
+    was said of settings that cannot be used."""
 
     offline: str = ""
+    refused: str = ""
 
 
 SESSION = _Session()
@@ -36,7 +38,19 @@ SESSION = _Session()
 def wandb_mode(config: TrackConfig, study: Path) -> Mode:
     """The mode for runs of a study. `auto` is online only with credentials, so that nothing ever prompts; without an
     answer from the server everything is offline until the process ends, and a line says how to send it. What
-    WANDB_MODE, WANDB_DISABLED and W&B's settings allow is never exceeded."""
+    WANDB_MODE, WANDB_DISABLED and W&B's settings allow is never exceeded. Settings that W&B cannot use switch it
+    off."""
+    try:
+        return _mode(config, study)
+    except Exception as error:  # of W&B's settings, or of its installation
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if line != SESSION.refused:
+            SESSION.refused = line
+            log.warning("W&B is off (%s); CSV and records are complete", line)
+        return "off"
+
+
+def _mode(config: TrackConfig, study: Path) -> Mode:
     wanted: Mode = "online" if config.wandb == "auto" else config.wandb
     mode = MODES[min(MODES.index(wanted), MODES.index(_allowed_by_environment()))]
     if mode != "off":
@@ -62,8 +76,9 @@ def server() -> str:
 
 def has_credentials() -> bool:
     """Whether W&B has credentials for its server; what it cannot use, such as a key of the wrong form, is none."""
-    import wandb
     from wandb.sdk.lib import wbauth
+
+    import wandb
 
     try:
         found = wbauth.authenticate_session(host=server(), source="lcprobe", prompt=False, update_session=False)

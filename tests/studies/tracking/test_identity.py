@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 from lcprobe.studies.tracking.identity import IDENTITY, run_id, study_id
 
@@ -30,6 +31,12 @@ def test_a_moved_study_goes_on_and_a_copy_is_another_one(tmp_path):
     assert study_id(tmp_path / "moved") == first
     (tmp_path / "moved").rename(here)
     assert study_id(here) == first
+
+
+def test_runs_that_begin_at_once_have_one_study(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: study_id(tmp_path / "new"), range(16)))) == 1
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [IDENTITY]
 
 
 def test_a_study_under_two_names_is_one(tmp_path):

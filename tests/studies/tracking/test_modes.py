@@ -83,6 +83,13 @@ def test_what_wandb_offline_has_written_is_obeyed(environment, tmp_path):
     assert wandb_mode(TrackConfig(), tmp_path) == "offline"
 
 
+def test_settings_that_wandb_cannot_use_switch_it_off_with_one_line(environment, tmp_path, caplog):
+    environment({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "no address"})
+    with caplog.at_level(logging.WARNING, "lcprobe"):
+        assert [wandb_mode(TrackConfig(), tmp_path) for _ in range(2)] == ["off", "off"]
+    assert len(caplog.messages) == 1
+
+
 def test_without_a_network_everything_is_offline_after_one_quick_question(environment, tmp_path, monkeypatch, caplog):
     environment({"WANDB_API_KEY": KEY})
     asked = []
