@@ -193,7 +193,7 @@ A trial is one run, runs/<study>/<trial>; results in runs/<study>/sweep.json, th
 trained again. Rates for each architecture of a study are another thing: study.lr_sweep.
 
 example
-  lcprobe sweep configs/sweep/wandb.yaml train.tokens=200_000
+  lcprobe sweep configs/sweep/wandb.yml train.tokens=200_000
 """
 
 SYNC = """\

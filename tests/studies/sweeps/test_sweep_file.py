@@ -79,7 +79,7 @@ def test_mistakes_and_what_needs_a_server_are_named_in_one_line(tmp_path, change
 
 
 def test_the_shipped_sweep_plans_one_run_a_trial():
-    sweep = read_sweep(Path("configs/sweep/wandb.yaml"))
+    sweep = read_sweep(Path("configs/sweep/wandb.yml"))
     trials = sweep.trials(None, 0)
     assert len(trials) == 6
     words = sweep.words(trials[-1])
