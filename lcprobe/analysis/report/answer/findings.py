@@ -5,7 +5,7 @@ the order of KINDS, each about the two tasks with most to say, then about the ot
 with several seeds are one model: a statement about single runs says in how many of its seeds it holds.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -47,6 +47,8 @@ MAX_FINDINGS = 8
 TASKS_AT_ONCE = 2
 MAX_PAIRS = 3
 """Pairs of models, of formats or of methods that a finding names."""
+MAX_MODELS = 6
+"""Models that a finding names."""
 DEPTH_EFFECTS = ("lost in the middle", "primacy alone", "recency alone")
 
 
@@ -137,7 +139,7 @@ def depth_text(results: Results, group: SeedGroup, task: str) -> str:
         counts, n = sorted({*runs.values()}), len(group.runs)
         span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         seeds = f" ({span} of {n} seeds)" if counts[0] < n else ""
-        parts.append(f"{state} at {listed(f'{length:,}' for length in runs)} tokens{seeds}")
+        parts.append(f"{state} at {listed(f'{length:,}' for length in sorted(runs))} tokens{seeds}")
     return "; ".join(parts)
 
 
@@ -193,7 +195,7 @@ def _effective(results: Results) -> Iterator[Sentence]:
         if known:
             known.sort(key=lambda item: -item[0])
             text = f"{task}: effective length ({SHARE_OF_BASE:g} of the skill at training lengths): "
-            text += f"{listed([*(words for _, words in known), *missing])}."
+            text += f"{_first([*(words for _, words in known), *missing])}."
             yield Sentence(LENGTH, text, subject=task, task=task)
 
 
@@ -203,11 +205,11 @@ def _breaks(results: Results) -> Iterator[Sentence]:
         gates = [g for g in results.gates if (g.where.task, g.where.format) == (task, first_format(results, task))]
         far = [(g.where.model, g.zero_far) for g in gates if g.zero_far is not None and g.holds_that("breaks down")]
         if far:
-            each = listed(f"{model} at {length:,} tokens: {score}" for model, (length, score) in far)
+            each = _first(f"{model} at {length:,} tokens: {score}" for model, (length, score) in far)
             text = f"{task}: breaks down even with the needle directly before the question: {each}."
             yield Sentence(ACQUIRED, text, subject=task, task=task)
         if copies := [g for g in gates if g.copies]:
-            each = listed(f"{g.where.model} {g.controls['wrong_key']}" for g in copies)
+            each = _first(f"{g.where.model} {g.controls['wrong_key']}" for g in copies)
             text = f"{task}: copies the needle without using the key, so that an absent key gets its value: {each}."
             yield Sentence(ACQUIRED, text, subject=task, task=task)
 
@@ -221,7 +223,7 @@ def _positions(results: Results) -> Iterator[Sentence]:
             size = "" if largest is None else f". Largest: ends − middle {signed(largest.difference)} in skill "
             if largest is not None:
                 size += f"({span_text(largest.low, largest.high)}), {largest.subject} at {largest.length:,} tokens"
-            yield Sentence(POSITION, f"{task}: {'; '.join(found)}{size}.", subject=task, task=task)
+            yield Sentence(POSITION, f"{task}: {_first(found, '; ')}{size}.", subject=task, task=task)
 
 
 def _dips(results: Results, group: SeedGroup, task: str) -> list[Contrast]:
@@ -245,7 +247,7 @@ def _distances(results: Results) -> Iterator[Sentence]:
             if any(r.is_found for r in own):
                 found.append(f"{group.name} {reach_text(own)}")
         if found:
-            text = f"{task}: accuracy falls with distance, half-way at (tokens back): {listed(found)}."
+            text = f"{task}: accuracy falls with distance, half-way at (tokens back): {_first(found)}."
             yield Sentence(DISTANCE, text, subject=task, task=task)
 
 
@@ -287,6 +289,13 @@ def _difference_at(c: Contrast) -> str:
     return f"{c.subject}, {c.what} {signed(c.difference)} ({span_text(c.low, c.high)}) at {c.length:,} tokens"
 
 
+def _first(texts: Iterable[str], separator: str = ", ") -> str:
+    """The first MAX_MODELS of them, and how many more there are."""
+    several = list(texts)
+    rest = len(several) - MAX_MODELS
+    return separator.join([*several[:MAX_MODELS], *([f"{rest} more in the tables"] if rest > 0 else [])])
+
+
 def _one_seed(contrasts: Sequence[Contrast]) -> str:
     return f", {ON_THESE_RUNS} (one training seed)" if any(c.seeds is None for c in contrasts) else ""
 
@@ -294,7 +303,7 @@ def _one_seed(contrasts: Sequence[Contrast]) -> str:
 def _plain_text(results: Results) -> Iterator[Sentence]:
     rises = [f"{t.model} from {t.rises:,} tokens on" for t in results.text if t.rises is not None]
     if rises:
-        yield Sentence(PLAIN_TEXT, f"Plain text: the loss rises past the training length: {listed(rises)}.")
+        yield Sentence(PLAIN_TEXT, f"Plain text: the loss rises past the training length: {_first(rises)}.")
 
 
 KINDS: Sequence[Callable[[Results], Iterator[Sentence]]] = (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.report.answer.findings import Difference, depth_text, model_differences
+from lcprobe.analysis.report.answer.findings import MAX_MODELS, Difference, depth_text, model_differences
 from lcprobe.analysis.report.answer.headline import (
     HeadlineTable,
     closed_text,
@@ -21,8 +21,6 @@ from lcprobe.analysis.report.wording import counted, listed, one_line
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.multiplicity import ALPHA
 
-MAX_MODELS = 6
-"""Models that a line names."""
 NOT_RESOLVED = "not resolved"
 
 
@@ -146,5 +144,5 @@ def _together(answers: Sequence[tuple[str, str]]) -> str:
         rest = len(own) - MAX_MODELS
         parts.append(f"{listed(own[:MAX_MODELS])}{f' and {rest} more' if rest > 0 else ''}: {text}")
     rest = sum(len(own) for own in list(names.values())[MAX_MODELS:])
-    more = [f"{rest} more models are in the table"] if rest else []
+    more = [f"{counted(rest, 'more model')} in the table"] if rest else []
     return f"{'; '.join([*parts[:MAX_MODELS], *more])}."

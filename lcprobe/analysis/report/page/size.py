@@ -1,7 +1,8 @@
 """What fits into one page: it opens at once and can be mailed, and the rest is named with its file.
 
-Room is given first to the pictures, then to tables that are short, to the figures of the chapters, and to long
-tables, the shortest first. Sizes are those of the markup, nearly: a few bytes are added for each element.
+Room is given first to the first picture of each exhibit, then to tables that are short, to the other pictures, to the
+figures of the chapters, and to long tables, the shortest first. Sizes are those of the markup, nearly: a few bytes
+are added for each element.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,8 @@ def fitted(
     """Pictures and chapters without what does not fit into LIMIT, `taken` bytes of which are used already; each has
     notes about what is missing."""
     room, kept = LIMIT - taken, set[int]()
-    pieces = [Piece((0, 0), figure_size(f), f) for one in shown for e in one.exhibits for f in e.figures]
+    exhibits = [exhibit for one in shown for exhibit in one.exhibits]
+    pieces = [Piece((2 if i else 0, i), figure_size(f), f) for e in exhibits for i, f in enumerate(e.figures)]
     pieces += [piece for chapter in chapters for piece in _pieces(chapter)]
     for piece in sorted(pieces, key=lambda piece: piece.rank):
         if piece.size <= room and not (isinstance(piece.item, Table) and len(piece.item.rows) > MAX_ROWS):
@@ -55,12 +57,12 @@ def table_size(table: Table) -> int:
 
 def _pieces(chapter: Section) -> Iterator[Piece]:
     for i, figure in enumerate(chapter.figures):
-        yield Piece((2, i), figure_size(figure), figure)
+        yield Piece((3, i), figure_size(figure), figure)
     for _, others in chapter.folded:
         for i, figure in enumerate(others):
-            yield Piece((3, i), figure_size(figure), figure)
+            yield Piece((4, i), figure_size(figure), figure)
     for table in chapter.tables:
-        yield Piece((4 if table.folded else 1, table_size(table)), table_size(table), table)
+        yield Piece((5 if table.folded else 1, table_size(table)), table_size(table), table)
 
 
 def _pictures(one: TaskPictures, kept: set[int]) -> TaskPictures:

@@ -1,5 +1,7 @@
 """A page has a limited size: what is left out is named with its file, the pictures last."""
 
+from dataclasses import replace
+
 from lcprobe.analysis.report.blocks import InlinedFigure, Section, Table
 from lcprobe.analysis.report.charts.picture import Picture
 from lcprobe.analysis.report.page.pictures import Exhibit, TaskPictures
@@ -44,6 +46,17 @@ def test_room_goes_to_pictures_then_short_tables_then_figures_then_long_tables()
         names = " ".join(kept.left_out)
         assert ("figures/b.svg" in names) != kept_own
         assert ("Long: 2,000 rows are too many for this page and are in tables/cells.csv" in names) != kept_long
+
+
+def test_the_first_picture_of_an_exhibit_comes_before_tables_and_the_others_after():
+    first, second, small = figure("a", 900_000), figure("b", 900_000), table("Small", 500)
+    shown, (kept,) = fitted(
+        pictures(first, second),
+        [Section("c", "C", tables=[replace(small, rows=small.rows[:30])])],
+        LIMIT - figure_size(first) - table_size(small),
+    )
+    assert [e.figures for e in shown[0].exhibits] == [[first]]
+    assert len(kept.tables) == 1
 
 
 def test_pictures_without_room_are_named_beside_their_findings():
