@@ -76,9 +76,8 @@ def server() -> str:
 
 def has_credentials() -> bool:
     """Whether W&B has credentials for its server; what it cannot use, such as a key of the wrong form, is none."""
-    from wandb.sdk.lib import wbauth
-
     import wandb
+    from wandb.sdk.lib import wbauth
 
     try:
         found = wbauth.authenticate_session(host=server(), source="lcprobe", prompt=False, update_session=False)
