@@ -4,11 +4,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from lcprobe.cli.arguments import LIST_OPTIONS, Arguments, belongs_to_config, no_folders, read_arguments
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.version import VERSION
+
+T = TypeVar("T")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -303,6 +305,38 @@ def _completion(words: list[str]) -> int:
     return 0
 
 
+def _figure(words: list[str]) -> int:
+    from lcprobe.analysis.report.exports.choices import FigureChoices
+
+    folder, name, choices = _report_part("figure", words, FigureChoices)
+    from lcprobe.studies.evaluation.reporting.again import figure_again
+
+    figure_again(folder, name, choices)
+    return 0
+
+
+def _table(words: list[str]) -> int:
+    from lcprobe.analysis.report.exports.choices import TableChoices
+
+    folder, name, choices = _report_part("table", words, TableChoices)
+    from lcprobe.studies.evaluation.reporting.again import table_again
+
+    table_again(folder, name, choices)
+    return 0
+
+
+def _report_part(command: str, words: list[str], settings: type[T]) -> tuple[Path, str | None, T]:
+    """The folder of a report, what is asked for by name, and the settings. Raises ConfigError for anything else."""
+    from lcprobe.config import read_settings
+    from lcprobe.schema import build
+
+    names = [word for word in words if "=" not in word or os.path.isdir(word)]
+    if not 1 <= len(names) <= 2 or any(name.startswith("-") for name in names):
+        raise ConfigError("command line", " ".join(words) or "nothing", f"FOLDER [{command.upper()}] [key=value ...]")
+    chosen = read_settings([], [word for word in words if word not in names])
+    return Path(names[0]), names[1] if len(names) > 1 else None, build(settings, chosen.on({}))
+
+
 def _take_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
     """What follows each mention of an option, and the other words."""
     values, rest, following = [], [], False
@@ -324,6 +358,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "score": _score,
     "sweep": _sweep,
     "sync": _sync,
+    "figure": _figure,
+    "table": _table,
     "kernels": _kernels,
     "config": _config,
     "completion": _completion,

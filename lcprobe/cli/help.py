@@ -31,6 +31,8 @@ usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
   score       take the outputs of other harnesses into the records and the report
   sweep       train the trials of a sweep in W&B's format, without a server
   sync        send what was tracked offline in Weights & Biases
+  figure      make one figure of a report again, for a paper: other models, sizes, names; PDF, SVG or PNG
+  table       make one table of a report again: other rows, columns, names; LaTeX or CSV
   kernels     print this machine, the backends that work on it, and what each op runs
   config      print the resolved configuration
   completion  print a script that completes all of this in bash, zsh or fish
@@ -211,6 +213,39 @@ example
   lcprobe sync runs/quickstart
 """
 
+FIGURE = """\
+lcprobe figure: make one figure of a report again, with other choices, as PDF, SVG, PNG or its Vega-Lite JSON. Nothing
+is probed again; intervals and tests are those of the report.
+
+usage: lcprobe figure FOLDER [FIGURE] [key=value ...]
+
+  FOLDER        with report.json: runs/<study>, or runs/<study>/reports/<report>
+  FIGURE        a chart (length, heatmap, depth, distance, ...), or the name of one figure; without: a list of them
+  key=value     choices, below
+
+examples
+  lcprobe figure runs/quickstart
+  lcprobe figure runs/quickstart length task=multikey out=fig1.pdf width=300 height=180 title=
+  lcprobe figure runs/quickstart heatmap models=mamba2,hybrid names.mamba2=Mamba-2 width=140
+
+"""
+
+TABLE = """\
+lcprobe table: make one table of a report again, with other choices, as LaTeX (booktabs) or CSV. Nothing is probed
+again.
+
+usage: lcprobe table FOLDER [TABLE] [key=value ...]
+
+  FOLDER        with report.json: runs/<study>, or runs/<study>/reports/<report>
+  TABLE         a file of tables/ without its suffix: reach, page/effective-length; without: a list of them
+  key=value     choices, below
+
+examples
+  lcprobe table runs/quickstart exact-match-on-multikey out=table1.tex names.mamba2=Mamba-2
+  lcprobe table runs/quickstart cells task=multikey lengths=128,512 columns=model,length,depth,accuracy,interval
+
+"""
+
 KERNELS = """\
 lcprobe kernels: print this machine, the backends that work on it, and what each op runs here.
 python -m lcprobe_kernels is the same command.
@@ -256,6 +291,8 @@ INTRODUCTIONS = {
     "score": SCORE,
     "sweep": SWEEP,
     "sync": SYNC,
+    "figure": FIGURE,
+    "table": TABLE,
     "kernels": KERNELS,
     "config": CONFIG,
     "completion": COMPLETION,
@@ -274,8 +311,8 @@ def intros() -> dict[str, str]:
 def help_of(command: str, section: str | None) -> str:
     """`--help` of a command; with settings, those of all sections or of one, or the page of a registered name. Raises
     ConfigError for an unknown section or name."""
-    if command == "explain":
-        described = describe_fields(ExplainConfig, "")
+    if command in ("explain", "figure", "table"):
+        described = describe_fields(_own_settings(command), "")
         lines = [line for key, kind, default, doc in described for line in setting(key, kind, default, doc)]
         return "\n".join([_introduction(command), "settings (key: type, default)\n", *lines])
     if command not in WITH_SETTINGS:
@@ -284,6 +321,15 @@ def help_of(command: str, section: str | None) -> str:
         return page(section, config_sections())
     lines = [_introduction(command)] if section is None else []
     return "\n".join([*lines, *_settings(section)])
+
+
+def _own_settings(command: str) -> type:
+    """The settings of a command that is told nothing of the config."""
+    if command == "explain":
+        return ExplainConfig
+    from lcprobe.analysis.report.exports.choices import FigureChoices, TableChoices  # imports numpy
+
+    return FigureChoices if command == "figure" else TableChoices
 
 
 def _introduction(command: str) -> str:

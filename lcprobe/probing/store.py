@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from lcprobe.errors import DataError
 from lcprobe.files import digest_json, write_atomic
 from lcprobe.locks import Alone, Claim, Claims, Process
-from lcprobe.records import SCHEMA, Record, table_of
+from lcprobe.records import CONTEXT_SCHEMA, SCHEMA, Record, table_of
 
 log = logging.getLogger(__name__)
 
@@ -222,6 +222,11 @@ class Store:
 
     def _path(self, unit: str) -> Path:
         return self.folder / f"{unit}.parquet"
+
+
+def text_store(folder: Path) -> Store:
+    """The store of measurements on plain text in a study's folder."""
+    return Store(folder / "context", CONTEXT_SCHEMA)
 
 
 def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:

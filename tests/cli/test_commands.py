@@ -49,11 +49,11 @@ def test_every_command_has_an_introduction():
     [
         (
             ["trian"],
-            "train | evaluate | explain | data | export | score | sweep | sync | kernels | config | completion; did you mean 'train'?",
+            "train | evaluate | explain | data | export | score | sweep | sync | figure | table | kernels | config | completion; did you mean 'train'?",
         ),
         (
             ["xyz"],
-            "train | evaluate | explain | data | export | score | sweep | sync | kernels | config | completion",
+            "train | evaluate | explain | data | export | score | sweep | sync | figure | table | kernels | config | completion",
         ),
         (["--plan"], "train | evaluate"),
         (["kernels", "--bakend", "torch"], "--backend NAME"),

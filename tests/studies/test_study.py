@@ -160,6 +160,7 @@ def test_another_question_overwrites_no_report_and_probes_nothing_twice(study, t
     assert folders[1].startswith("single-")
     assert (run / "report.html").read_bytes() == first
     assert len(load_study(run / "reports" / folders[1]).records()) == 6
+    assert read_json(run / "report.json")["question"]["models"] == ["."]
     assert "<h1>named</h1>" in (run / "reports" / "named" / "report.html").read_text()
 
 

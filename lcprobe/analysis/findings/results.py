@@ -62,9 +62,10 @@ class Results:
     @cached_property
     def _own_tokens(self) -> dict[tuple[PanelKey, int], list[float]]:
         found: dict[tuple[PanelKey, int], list[float]] = {}
-        for cell in self.cells:
-            if (tokens := cell.means["episode_tokens"]) is not None:
-                found.setdefault((cell.where, cell.length), []).append(tokens)
+        for where, panel in self.data.panels.items():
+            for length, total, count in zip(panel.lengths, *panel.scores["episode_tokens"], strict=True):
+                known = count > 0
+                found[where, length] = (total[known] / count[known]).tolist()
         return found
 
     @property

@@ -21,8 +21,9 @@ from lcprobe.analysis.report.answer.limits import Limit, folded_limits
 from lcprobe.analysis.report.answer.lines import AnswerLine, answer_lines
 from lcprobe.analysis.report.blocks import InlinedFigure
 from lcprobe.analysis.report.charts.render import render, save
+from lcprobe.analysis.report.exports.downloads import downloads
 from lcprobe.analysis.report.exports.files import keep_only, write_tables
-from lcprobe.analysis.report.exports.tables import page_tables
+from lcprobe.analysis.report.exports.tables import PAGE, page_tables
 from lcprobe.analysis.report.figures import draw
 from lcprobe.analysis.report.page.chapters import sections
 from lcprobe.analysis.report.page.document import Answer, page_html
@@ -91,9 +92,10 @@ def write_report(
             tracker.table(f"report/{name}", rows)
     page = page_tables([table for chapter in chapters for table in chapter.tables], headline)
     kept = write_tables(folder / "tables", tables, page)
+    numbers = downloads([path for path in kept if path.suffix == ".csv" and path.parent.name != PAGE])
     html = folder / REPORT
     first = Answer(headline, answer, found, limits, sentences)
-    write_atomic(html, page_html(results, first, chapters, inlined, episodes))
+    write_atomic(html, page_html(results, first, chapters, inlined, episodes, numbers))
     keep_only(folder / "tables", kept)
     keep_only(folder / "figures", written)
     texts, ranked = [s.text for s in sentences], [s.text for s in found]

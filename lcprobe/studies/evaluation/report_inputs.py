@@ -14,8 +14,7 @@ from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
 from lcprobe.analysis.report.write import REPORT
 from lcprobe.errors import DataError
 from lcprobe.files import digest_json, read_json, write_json
-from lcprobe.probing.store import Store
-from lcprobe.studies.evaluation.session import text_store
+from lcprobe.probing.store import Store, text_store
 from lcprobe.training_data import training_data_from
 
 REPORT_INPUTS = "report.json"

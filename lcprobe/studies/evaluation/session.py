@@ -14,10 +14,9 @@ from lcprobe.lengths import in_tokens
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.runner import units_of_other_code
-from lcprobe.probing.store import Store
+from lcprobe.probing.store import Store, text_store
 from lcprobe.probing.units import Plan, Unit
 from lcprobe.probing.unmade import NotMade
-from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.evaluation.jobs.job import do_jobs, job_of
 from lcprobe.studies.evaluation.jobs.model_notes import read_notes
 from lcprobe.studies.evaluation.jobs.study_progress import ProbingProgress
@@ -188,11 +187,6 @@ class Probed:
     left_out: dict[Unit, NotMade]
     engine_notes: dict[str, str]
     """By variant, how its engine reads, where that is worth a line."""
-
-
-def text_store(out: Path) -> Store:
-    """The store of measurements on plain text in a study's folder."""
-    return Store(out / "context", CONTEXT_SCHEMA)
 
 
 def probe_session(session: Session, display: ProgressDisplay | None = None) -> Probed:

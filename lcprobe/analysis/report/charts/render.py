@@ -2,9 +2,10 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lcprobe.analysis.report.charts.grammar import INK
 from lcprobe.errors import ConfigError
@@ -36,9 +37,14 @@ class Rendered:
 
 def render(chart: "alt.TopLevelMixin") -> Rendered:
     """Draw a chart once. A test validates the charts of the report, which takes as long as to draw them."""
+    return render_spec(chart.to_dict(validate=False))
+
+
+def render_spec(specification: Mapping[str, Any]) -> Rendered:
+    """Draw a Vega-Lite specification."""
     import vl_convert
 
-    spec = json.dumps(chart.to_dict(validate=False), ensure_ascii=False, separators=(",", ":"))
+    spec = json.dumps(specification, ensure_ascii=False, separators=(",", ":"))
     return Rendered(spec, _renumbered(vl_convert.vegalite_to_svg(spec)))
 
 

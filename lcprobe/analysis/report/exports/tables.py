@@ -10,6 +10,8 @@ from lcprobe.analysis.stats.estimates import Proportion
 
 PAGE = "page"
 """Folder of the page's tables, in that of the tables of numbers."""
+TRAINED = " †"
+"""Behind the training length of a headline table."""
 DIGITS = 4
 """Significant digits of a number in a typeset table; its CSV has all."""
 BOUNDS = (("low", "high", "interval"), ("skill_low", "skill_high", "interval of skill"),
@@ -32,7 +34,7 @@ def page_tables(tables: Sequence[Table], headline: Sequence[HeadlineTable]) -> d
 
 def headline_table(given: HeadlineTable) -> Table:
     """Models by lengths, each score with its interval; † is the training length."""
-    lengths = [f"{n:,}{' †' if n == given.context_length else ''}" for n in given.lengths]
+    lengths = [f"{n:,}{TRAINED if n == given.context_length else ''}" for n in given.lengths]
     rows = [
         [row.model, f"{row.context_length:,}", str(row.seeds), *map(_score, row.scores), row.effective, row.reach]
         for row in given.rows
@@ -58,6 +60,13 @@ def number_table(name: str, rows: Sequence[Mapping[str, object]]) -> Table:
             shown.append((column.replace("_", " "), [value_text(row.get(column), DIGITS) for row in rows]))
     texts = [[values[i] for _, values in shown] for i in range(len(rows))]
     return Table(name.replace("_", " ").capitalize(), "", [title for title, _ in shown], texts)
+
+
+def raw_table(name: str, rows: Sequence[Mapping[str, object]]) -> Table:
+    """Rows of a CSV file as they are."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    values = [["" if row.get(column) is None else str(row[column]) for column in columns] for row in rows]
+    return Table(name, "", columns, values)
 
 
 def _score(score: Score) -> str:

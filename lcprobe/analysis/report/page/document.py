@@ -18,6 +18,7 @@ from lcprobe.analysis.report.answer.headline import MAIN_TASKS, HeadlineTable
 from lcprobe.analysis.report.answer.limits import Limit
 from lcprobe.analysis.report.answer.lines import AnswerLine
 from lcprobe.analysis.report.blocks import InlinedFigure, Section
+from lcprobe.analysis.report.exports.downloads import Download
 from lcprobe.analysis.report.page.chapters import without
 from lcprobe.analysis.report.page.pictures import link_of, pictures, slug
 from lcprobe.analysis.report.page.shades import shade
@@ -51,6 +52,7 @@ def page_html(
     chapters: Sequence[Section],
     figures: Sequence[InlinedFigure],
     episodes: ShownEpisodes = NO_EPISODES,
+    downloads: Sequence[Download] = (),
 ) -> str:
     """The whole page; what does not fit into its size is named with its file. chapters: `chapters.sections` of the
     same figures."""
@@ -74,6 +76,7 @@ def page_html(
         "findings": found[:MAX_FINDINGS],
         "more_findings": found[MAX_FINDINGS:],
         "episodes": episodes,
+        "downloads": downloads,
         "topics": [(topic, own) for topic, own in topics if own],
         "style": files("lcprobe.analysis.report").joinpath("report.css").read_text(encoding="utf-8"),
         "scripts": scripts(),

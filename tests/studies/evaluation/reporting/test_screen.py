@@ -28,7 +28,8 @@ def table_of(n: int, effective: str = "≥ 1,024") -> HeadlineTable:
         )
 
     rows = [
-        HeadlineRow(f"{NAMES[i % 3]}-{i}", 3, 128, scores(i), effective, "≥ 8×", "no fall to 1,024") for i in range(n)
+        HeadlineRow(f"{NAMES[i % 3]}-{i}", 3, 128, scores(i), effective, "≥ 8×", "no fall to 1,024", 1024)
+        for i in range(n)
     ]
     return HeadlineTable("multikey", "corpus/words/numbers", LENGTHS, tuple(rows), 0.25, 100, 128, 3)
 

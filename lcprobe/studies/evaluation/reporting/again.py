@@ -1,0 +1,83 @@
+"""A figure or a table of a report again, with other choices and without probing: implements `lcprobe figure` and
+`lcprobe table`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from lcprobe.analysis.display_names import Inputs, check_names, named
+from lcprobe.analysis.findings.results import Results, analyse
+from lcprobe.analysis.report.charts.render import render_spec, save
+from lcprobe.analysis.report.exports.choices import (
+    FIGURE_SUFFIXES,
+    TABLE_SUFFIXES,
+    Choices,
+    FigureChoices,
+    TableChoices,
+)
+from lcprobe.analysis.report.exports.files import table_csv
+from lcprobe.analysis.report.exports.latex import latex_table
+from lcprobe.analysis.report.exports.remade import figure_list, remade
+from lcprobe.analysis.report.exports.remade_tables import remade_table, table_list
+from lcprobe.errors import ConfigError, listed
+from lcprobe.files import write_atomic
+from lcprobe.studies.console import say
+from lcprobe.studies.evaluation.report_inputs import load_inputs
+from lcprobe.words.counts import counted
+
+C = TypeVar("C", bound=Choices)
+SHOWN = 6
+"""Figures that a message names."""
+
+
+def results_of(folder: Path, choices: C) -> tuple[Results, C]:
+    """Everything that the report in a folder computes, from its facts and records, under its names and those of the
+    choices; and the choices with these names, where they have those of runs. Raises DataError where there is no
+    report, ConfigError for names of nothing."""
+    inputs = load_inputs(folder)
+    every = {**inputs.names, **choices.names}
+    check_names(inputs.study, every, choices.names)
+    shown = named(Inputs(inputs.study, inputs.records(folder), inputs.context(folder)), every)
+    names: dict[str, str] = {}
+    for run, given in zip(inputs.study.runs, shown.study.runs, strict=True):
+        for raw, name in ((run.name, given.name), (run.group, given.group), (run.architecture, given.architecture)):
+            names.setdefault(raw, name)
+    return analyse(*shown), replace(choices, models=[names.get(name, name) for name in choices.models])
+
+
+def figure_again(folder: Path, name: str | None, choices: FigureChoices) -> list[Path]:
+    """Write one figure of a report, or all of a chart into a folder; without a name, list them. Returns the files."""
+    results, choices = results_of(folder, choices)
+    if name is None:
+        for chart, pictures in figure_list(results, choices).items():
+            say(chart)
+            say(*(f"{picture.name}  {picture.title}" for picture in pictures), indent=2)
+        return []
+    made = list(remade(results, name, choices))
+    suffix = choices.suffix(FIGURE_SUFFIXES)
+    if len(made) > 1 and choices.out is not None and not Path(choices.out).is_dir():
+        shown = listed((picture.name for picture, _ in made[:SHOWN]), " | ")
+        given = f"{name}, of which there are {len(made)}"
+        raise ConfigError("figure", given, f"out= an existing folder, task=, format=, or {shown}")
+    written = []
+    for picture, spec in made:
+        path = choices.path(picture.name, suffix)
+        save(render_spec(spec), path)
+        say(f"{path}: {picture.title}")
+        written.append(path)
+    return written
+
+
+def table_again(folder: Path, name: str | None, choices: TableChoices) -> Path | None:
+    """Write one table of a report, or list them without a name. Returns the file."""
+    results, choices = results_of(folder, choices)
+    if name is None:
+        say(*(f"{key}: {counted(rows, 'row')}" for key, rows in table_list(results, choices).items()))
+        return None
+    suffix = choices.suffix(TABLE_SUFFIXES)
+    table = remade_table(results, name, choices, typeset=suffix == ".tex")
+    path = choices.path(name.rpartition("/")[2], suffix)
+    label = name.replace("_", "-").replace("/", "-")
+    write_atomic(path, latex_table(table, label) if suffix == ".tex" else table_csv(table))
+    say(f"{path}: {counted(len(table.rows), 'row')}")
+    return path
