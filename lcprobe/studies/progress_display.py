@@ -53,9 +53,10 @@ class ProgressDisplay:
             self._live.stop()
             self._live = None
 
-    def show(self, now: str, rest: str, share: float) -> None:
+    def show(self, now: str, rest: str, share: float | None) -> None:
         """now: what is being done, and how far it is; rest: how long everything takes; share: of everything that is
-        done, 0 to 1. On a terminal `now` stands above a bar with `rest`; elsewhere both are a line."""
+        done, 0 to 1, None where that is not known. On a terminal `now` stands above a bar with `rest`; elsewhere both
+        are a line."""
         if not self._shown or self._clock() < self._next:
             return
         if self._live is None:
@@ -63,12 +64,15 @@ class ProgressDisplay:
             say(f"{now}, {rest}" if rest else now, to_stderr=True)
             return
         self._next = self._clock() + FRAME_SECONDS
+        line = Text(_with_room(now, self._live.console.width), no_wrap=True, overflow="ellipsis")
+        if share is None:
+            self._live.update(line, refresh=True)
+            return
         tail = f"{share:.0%}" + (f", {rest}" if rest else "")
         bar = Table.grid(padding=(0, 1), expand=True)
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
         bar.add_row(ProgressBar(total=1.0, completed=min(share, 1.0)), Text(tail))
-        line = Text(_with_room(now, self._live.console.width), no_wrap=True, overflow="ellipsis")
         self._live.update(Group(line, bar), refresh=True)
 
 

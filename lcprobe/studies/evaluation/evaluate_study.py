@@ -27,6 +27,7 @@ from lcprobe.studies.evaluation.readers import reader_key
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, is_report_of, report_time, save_inputs
 from lcprobe.studies.evaluation.reporting.episodes import shown_episodes
 from lcprobe.studies.evaluation.reporting.places import Place, place_of, report_times
+from lcprobe.studies.evaluation.reporting.progress import ReportProgress
 from lcprobe.studies.evaluation.reporting.question import Question, question_of
 from lcprobe.studies.evaluation.reporting.screen import say_report
 from lcprobe.studies.evaluation.reporting.tracking import probe_run, track_models, track_report
@@ -44,6 +45,7 @@ from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.probe_costs import Prompts
 from lcprobe.studies.progress_display import ProgressDisplay
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
+from lcprobe.studies.tracking import Trackers
 from lcprobe.words import counted
 
 Planned = Literal["short", "full"] | None
@@ -107,7 +109,7 @@ def _print_untrained(targets: list[ProbeTarget], config: Config, full: bool) -> 
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     variants, plan, work, notes = plan_untrained(targets, config)
-    print_cells(plan, len(variants))
+    print_cells(plan, _what_is_probed(targets, len(variants)))
     say(*note_lines({"cells and models": notes}, "--plan --full", full), indent=2)
     print_costs(work, config, full)
 
@@ -139,7 +141,9 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
     readers = {v.name: session.reader_of(v).tasks for v in session.variants}
     episodes = shown_episodes(study, probed.records, readers.__getitem__)
     with probe_run(session, config, out) as tracker:
-        report = write_report(study, probed.records, out, tracker, probed.context, episodes, config.study.names)
+        with ProgressDisplay() as display:
+            told = Trackers([tracker, ReportProgress(display)])
+            report = write_report(study, probed.records, out, told, probed.context, episodes, config.study.names)
         track_report(tracker, report, config.study.name, home)
     track_models(session, config, report.results, names_of(study, config.study.names))
     remove_leftovers(home)
@@ -248,7 +252,7 @@ def check_leakage_of(given: list[Named], settings: Settings, named: Config | Non
 def print_grid(session: Session, full: bool = False) -> None:
     """Print cells, tokens, and the smallest differences that the grid can detect. full: every note."""
     n_models = len(session.variants)
-    print_cells(session.plan, n_models)
+    print_cells(session.plan, _what_is_probed(session.targets, n_models))
     if n_models > len(session.targets):
         for variant in session.variants:
             method = "as trained" if variant.method is None else variant.label
@@ -259,11 +263,22 @@ def print_grid(session: Session, full: bool = False) -> None:
     say(*note_lines(notes, "--plan --full", full), indent=2)
 
 
-def print_cells(plan: Plan, n_models: int) -> None:
-    """Print cells, tokens and tasks of a plan, and the smallest differences that it can detect."""
+def _what_is_probed(targets: list[ProbeTarget], n: int) -> tuple[str, str]:
+    """`3 models` and `model`; `9 runs of 3 models` and `run` where training seeds make more of them, `6 variants of 3
+    models` where methods or templates do."""
+    models = len({target.config.study.group or target.name for target in targets})
+    if models == n:
+        return counted(n, "model"), "model"
+    one = "run" if n == len(targets) else "variant"
+    return f"{counted(n, one)} of {counted(models, 'model')}", one
+
+
+def print_cells(plan: Plan, probed: tuple[str, str]) -> None:
+    """Print cells, tokens and tasks of a plan, and the smallest differences that it can detect. probed: what
+    is, in words, and one of it."""
     cells = [row for unit in plan.units for row in unit.rows()]
-    cost = f"{counted(sum(row['n'] for row in cells), 'episode')} and {plan.tokens:,} tokens per model"
-    say(f"{counted(n_models, 'model')} x {counted(len(cells), 'cell')}, {cost}")
+    cost = f"{counted(sum(row['n'] for row in cells), 'episode')} and {plan.tokens:,} tokens per {probed[1]}"
+    say(f"{probed[0]} x {counted(len(cells), 'cell')}, {cost}")
     tasks = ", ".join(dict.fromkeys(str(row["task"]) for row in cells))
     say(f"tasks: {tasks}", indent=2)
     main = [row for row in cells if row["control"] == "none"] or cells

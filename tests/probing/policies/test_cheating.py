@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lcprobe.analysis.leakage import LeakageCell
 from lcprobe.analysis.stats.multiplicity import ALPHA
 from lcprobe.cli.commands import evaluate_main
 from lcprobe.files import read_json
@@ -17,7 +18,7 @@ from lcprobe.probing.scoring import Item, scored_text
 from lcprobe.probing.units import Unit
 from lcprobe.schema import build
 from lcprobe.seeds import Draws
-from lcprobe.studies.evaluation.leakage import pivot, run_policies
+from lcprobe.studies.evaluation.leakage import highest, pivot, run_policies
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.parts import distractor_lines
 from lcprobe.tasks.parts.distractor_lines import LineSample
@@ -336,3 +337,20 @@ def test_a_config_without_grids_is_one_line(tmp_path, data_settings, capsys):
     assert evaluate_main([str(config), "--cheat"]) == 2
     assert "probe.grids: given 'nothing to probe'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_short_table_has_the_highest_policy_of_each_cell_that_does_not_solve_the_task():
+    def cell(policy, accuracy, verdict="", length=64):
+        return LeakageCell(policy, "t", "f", length, 9, 9, accuracy, 0.25, 0.2, 0.3, 0.5, 1.0, verdict, "", 0.4)
+
+    table = [
+        cell("low", 0.2),
+        cell("high_one", 0.29),
+        cell("solver", 1.0, "the task"),
+        cell("leak", 0.6, "EXCEEDS", 128),
+    ]
+    short = highest(table)
+    assert [(row["length"], row["policy"], row["highest"], row["exceed"]) for row in short] == [
+        (64, "high one", ".29", 0),
+        (128, "leak", ".60!", 1),
+    ]

@@ -21,6 +21,7 @@ from lcprobe.studies.runtime import set_up_logging
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.templates import NAMED_TEMPLATES, NO_TEMPLATE, PromptTemplate
 from lcprobe.version import VERSION
+from lcprobe.words import counted
 
 MANIFEST = "export.json"
 
@@ -74,7 +75,7 @@ def export_grid(config: Config) -> Path:
     total = sum(unit["samples"] for unit in written)
     say(
         *(f"left out: {note}" for note in notes),
-        f"{total:,} samples of {len(written)} units: {folder / 'samples'}",
+        f"{counted(total, 'sample')} of {counted(len(written), 'unit')}: {folder / 'samples'}",
         f"lm-eval: lm_eval --include_path {folder / 'lm_eval'} --tasks {' or '.join(tags)} --log_samples ...",
         f"inspect_ai: inspect eval {inspect} ...",
         f"back: lcprobe score {folder} OUTPUTS ... --model NAME",
