@@ -160,8 +160,7 @@ def highest(table: Iterable[LeakageCell]) -> list[dict[str, Any]]:
     for (task, format, length), own in cells.items():
         tested = [cell for cell in own if cell.verdict != "the task"]
         best = max(tested or own, key=lambda cell: cell.accuracy - cell.chance)
-        chance = f"{_short(best.chance)} ({_short(best.low)}–{_short(best.high)})"
-        row: dict[str, Any] = {"task": task, "format": format, "length": length, "chance": chance}
+        row: dict[str, Any] = {"task": task, "format": format, "length": length, "chance": _short(best.chance)}
         row["highest"] = _short(best.accuracy) + MARKS.get(best.verdict, "")
         row["policy"] = best.policy.replace("_", " ")
         row["exceed"] = sum(cell.verdict == "EXCEEDS" for cell in tested)

@@ -115,7 +115,7 @@ def test_a_tuned_model_is_planned_with_and_without_its_chat_template(tmp_path, c
     names = ["hf:google/recurrentgemma-2b", "hf:google/recurrentgemma-2b-it"]
     assert evaluate_main([*names, str(config), "study.name=x", "--plan", "--full"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "3 models x 1 cell," in printed
+    assert "3 variants of 2 models x 1 cell," in printed
     assert "recurrentgemma-2b-it@chat" in printed
     assert "with a chat template of their own (known.yaml), without its tokens: recurrentgemma-2b-it" in printed
     assert "GPU hours" in printed
