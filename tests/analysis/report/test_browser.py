@@ -3,6 +3,7 @@ nothing is requested, refused or clipped."""
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,14 @@ def test_print_shows_what_is_folded_on_the_screen(browser, page_file):
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.locator("details:not([open])").count() > 0
     page.close()
+
+
+def test_tables_are_saved_from_the_page_without_a_request(opened, page_file):
+    opened.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    links = opened.locator("#downloads a")
+    assert links.count() > 3
+    for name in ("cells.csv", "models.csv"):
+        with opened.expect_download() as saved:
+            links.filter(has_text=name).click()
+        assert saved.value.suggested_filename == name
+        assert Path(saved.value.path()).read_bytes() == (page_file.parent / "tables" / name).read_bytes()

@@ -183,6 +183,10 @@ def test_the_page_loads_nothing_from_outside(written):
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
     targets = [v for _, a in page.tags for name, v in a.items() if name.endswith(("src", "href", "action", "srcset"))]
+    saved = [a["href"] for tag, a in page.tags if tag == "a" and "download" in a]
+    assert saved
+    assert all(re.match("data:(text/csv|application/gzip);base64,[A-Za-z0-9+/=]+$", v) for v in saved)
+    targets = [v for v in targets if v not in saved]
     assert targets
     assert all(v.startswith("#") for v in targets)
     assert not {"link", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in page.tags}
