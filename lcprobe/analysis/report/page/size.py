@@ -1,12 +1,13 @@
 """What fits into one page: it opens at once and can be mailed, and the rest is named with its file.
 
 Room is given first to the first picture of each exhibit, then to tables that are short, to the other pictures, to the
-figures of the chapters, and to long tables, the shortest first. Sizes are those of the markup, nearly: a few bytes
-are added for each element.
+figures of the chapters, and to long tables, the shortest first. A figure that does not fit whole is a picture without
+its specification, so that it does not become interactive. Sizes are those of the markup, nearly: a few bytes are
+added for each element.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from lcprobe.analysis.report.blocks import InlinedFigure, Section, Table
 from lcprobe.analysis.report.page.pictures import TaskPictures
@@ -15,6 +16,8 @@ LIMIT = 4_000_000
 """Bytes of a page."""
 MAX_ROWS = 3_000
 """Rows of a table that are on the page: more take a browser longer than a second."""
+SHORT = 400
+"""Rows up to which a table has room before most figures."""
 PER_CELL, PER_FIGURE = 24, 400
 NAMED = 6
 """Files that a note names."""
@@ -29,19 +32,45 @@ class Piece:
     item: InlinedFigure | Table
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What has room: figures by name, and ids of tables."""
+
+    figures: dict[str, InlinedFigure] = field(default_factory=dict)
+    tables: set[int] = field(default_factory=set)
+
+    def of(self, figures: Sequence[InlinedFigure]) -> list[InlinedFigure]:
+        """Those of some figures that have room."""
+        return [self.figures[f.picture.name] for f in figures if f.picture.name in self.figures]
+
+    def note(self, figures: Sequence[InlinedFigure]) -> str:
+        """Names the files of those that have none."""
+        left_out = [f"figures/{f.picture.name}.svg" for f in figures if f.picture.name not in self.figures]
+        rest = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        return f"Too large for this page: {', '.join(left_out[:NAMED])}{rest}." if left_out else ""
+
+
 def fitted(
     shown: Sequence[TaskPictures], chapters: Sequence[Section], taken: int
 ) -> tuple[list[TaskPictures], list[Section]]:
     """Pictures and chapters without what does not fit into LIMIT, `taken` bytes of which are used already; each has
     notes about what is missing."""
-    room, kept = LIMIT - taken, set[int]()
+    room, kept = LIMIT - taken, Kept()
     exhibits = [exhibit for one in shown for exhibit in one.exhibits]
     pieces = [Piece((2 if i else 0, i), figure_size(f), f) for e in exhibits for i, f in enumerate(e.figures)]
     pieces += [piece for chapter in chapters for piece in _pieces(chapter)]
     for piece in sorted(pieces, key=lambda piece: piece.rank):
-        if piece.size <= room and not (isinstance(piece.item, Table) and len(piece.item.rows) > MAX_ROWS):
-            room -= piece.size
-            kept.add(id(piece.item))
+        item, size = piece.item, piece.size
+        if isinstance(item, InlinedFigure):
+            if size > room:
+                item = replace(item, spec="")
+                size = figure_size(item)
+            if size <= room:
+                kept.figures[item.picture.name] = item
+                room -= size
+        elif size <= room and len(item.rows) <= MAX_ROWS:
+            kept.tables.add(id(item))
+            room -= size
     return [_pictures(one, kept) for one in shown], [_chapter(chapter, kept) for chapter in chapters]
 
 
@@ -62,39 +91,28 @@ def _pieces(chapter: Section) -> Iterator[Piece]:
         for i, figure in enumerate(others):
             yield Piece((4, i), figure_size(figure), figure)
     for table in chapter.tables:
-        yield Piece((5 if table.folded else 1, table_size(table)), table_size(table), table)
+        yield Piece((5 if len(table.rows) > SHORT else 1, table_size(table)), table_size(table), table)
 
 
-def _pictures(one: TaskPictures, kept: set[int]) -> TaskPictures:
-    exhibits = []
-    for exhibit in one.exhibits:
-        figures = [f for f in exhibit.figures if id(f) in kept]
-        note = _figure_note([f for f in exhibit.figures if id(f) not in kept])
-        exhibits.append(replace(exhibit, figures=figures, left_out=note))
-    return replace(one, exhibits=exhibits)
+def _pictures(one: TaskPictures, kept: Kept) -> TaskPictures:
+    return replace(
+        one, exhibits=[replace(e, figures=kept.of(e.figures), left_out=kept.note(e.figures)) for e in one.exhibits]
+    )
 
 
-def _chapter(chapter: Section, kept: set[int]) -> Section:
-    folded = [(title, [f for f in own if id(f) in kept]) for title, own in chapter.folded]
+def _chapter(chapter: Section, kept: Kept) -> Section:
+    folded = [(title, kept.of(own)) for title, own in chapter.folded]
     figures = [*chapter.figures, *(f for _, own in chapter.folded for f in own)]
-    notes = [_figure_note([f for f in figures if id(f) not in kept])]
+    notes = [kept.note(figures)]
     for table in chapter.tables:
-        if id(table) not in kept:
+        if id(table) not in kept.tables:
             file = table.file or f"page/{table.id.removeprefix('table-')}.csv"
             text = f"{table.title}: {len(table.rows):,} rows are too many for this page and are in tables/{file}."
             notes.append(text)
     return replace(
         chapter,
-        figures=[f for f in chapter.figures if id(f) in kept],
+        figures=kept.of(chapter.figures),
         folded=[(title, own) for title, own in folded if own],
-        tables=[table for table in chapter.tables if id(table) in kept],
+        tables=[table for table in chapter.tables if id(table) in kept.tables],
         left_out=[note for note in notes if note],
     )
-
-
-def _figure_note(left_out: Sequence[InlinedFigure]) -> str:
-    if not left_out:
-        return ""
-    names = [f"figures/{f.picture.name}.svg" for f in left_out[:NAMED]]
-    rest = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
-    return f"Too large for this page: {', '.join(names)}{rest}."

@@ -67,6 +67,13 @@ def test_pictures_without_room_are_named_beside_their_findings():
     assert exhibit.left_out.endswith(" and 2 more.")
 
 
+def test_a_figure_that_does_not_fit_whole_stays_as_a_picture():
+    whole = replace(figure("a", 1000), spec="x" * 5000)
+    shown, _ = fitted(pictures(whole), [], LIMIT - figure_size(whole) + 1)
+    assert shown[0].exhibits[0].figures == [replace(whole, spec="")]
+    assert shown[0].exhibits[0].left_out == ""
+
+
 def test_tables_of_very_many_rows_are_never_on_the_page():
     _, (kept,) = fitted([], [Section("c", "C", tables=[table("Cells", MAX_ROWS + 1, 1)])], 0)
     assert kept.tables == []
