@@ -21,6 +21,8 @@ from lcprobe.words import counted
 
 SENT = "sent.json"
 """In a W&B folder: digest of the log that was sent, by server."""
+TORN = "ends with an incomplete record"
+"""What W&B's client says of a log whose complete rows it has sent."""
 _FOLDER = re.compile(r"(offline-)?run-(\d{8}_\d{6})-(.+)")
 
 
@@ -111,14 +113,17 @@ def _send(runs: list[Tracked], address: str) -> list[Tracked]:
     environment = {k: v for k, v in os.environ.items() if k not in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_RUN_ID")}
     command = [sys.executable, "-m", "wandb", "sync", "--include-synced", *(str(one.log) for one in runs)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    lines = (done.stdout + done.stderr).splitlines()
+    torn = {one for one in runs if any(one.log.parent.name in line and TORN in line for line in lines)}
+    for one in torn:
+        say(f"{one.log.parent}: its last row is incomplete (its process was killed, or goes on); the others are sent")
     for one, digest in digests.items():
-        if _done(one).is_file():
+        if _done(one).is_file() or one in torn:
             before = read_json(one.log.parent / SENT) if (one.log.parent / SENT).is_file() else {}
             write_json(one.log.parent / SENT, {**before, address: digest})
-    failed = [one for one in runs if not _done(one).is_file()]
+    failed = [one for one in runs if not _done(one).is_file() and one not in torn]
     if failed:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "rror" in line or "ailed" in line]
-        say(*lines[-5:])
+        say(*[line for line in lines if "rror" in line or "ailed" in line][-5:])
     return failed
 
 
