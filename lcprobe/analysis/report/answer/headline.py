@@ -151,7 +151,7 @@ def effective_length(results: Results, keys: Sequence[PanelKey]) -> tuple[str, s
 def closed_text(gate: Gate) -> str:
     """Why nothing can be claimed about a model's context, empty where something can: what is not a finding was not
     shown, and may yet be so."""
-    return (gate.closed or "").replace("not acquired", "not shown")
+    return (gate.closed or "").replace("not acquired", "not shown to be acquired")
 
 
 def reach_text(found: Sequence[Reach]) -> str:

@@ -58,7 +58,7 @@ def test_nothing_resolved_is_said_and_nothing_else():
     ]
     which, up_to, lost, sure = answer_lines(results, headline_tables(results))
     assert "no difference resolved" in which.text
-    assert up_to.text == "a, b: task not shown." == lost.text
+    assert up_to.text == "a, b: task not shown to be acquired." == lost.text
     assert sure.text.startswith("1 training seed a model: statements are about these runs")
 
 
