@@ -19,8 +19,9 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.schema import plain
 from lcprobe.studies.planning.initial_weights import initial_checkpoint_of
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
+from lcprobe.studies.progress_display import ProgressDisplay
 from lcprobe.studies.tracking import final_loss, read_metrics
-from lcprobe.studies.training.study_progress import StudyProgress
+from lcprobe.studies.training.study_progress import StudyProgress, piece_of
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.ranks import is_main
@@ -35,7 +36,16 @@ TRAINING = (
 """Settings of training that the best rate depends on."""
 
 
-def tune(plan: StudyPlan, progress: StudyProgress) -> tuple[dict[str, PlannedRun], list[dict[str, Any]]]:
+def progress_of(plan: StudyPlan, display: ProgressDisplay) -> StudyProgress:
+    """The progress of a plan's trials and runs, those of before included; of a sweep alone, its trials."""
+    trials = {trial.name: trial for own in trials_of(plan).values() for trial in own}
+    runs = {} if plan.config.study.lr_sweep.only else {run.name: piece_of(run, run.folder) for run in plan.runs}
+    return StudyProgress(display, {name: piece_of(t, trial_folder(plan, t)) for name, t in trials.items()}, runs)
+
+
+def tune(
+    plan: StudyPlan, progress: StudyProgress | None = None
+) -> tuple[dict[str, PlannedRun], list[dict[str, Any]]]:
     """The runs at their best rates, each with how its rate was chosen (study.tuned), and the rows of the sweep.
 
     With study.lr_sweep: runs the trials that are missing, with progress. With study.tuned_by: uses an earlier sweep's
@@ -44,7 +54,7 @@ def tune(plan: StudyPlan, progress: StudyProgress) -> tuple[dict[str, PlannedRun
     """
     sweep = plan.config.study.lr_sweep
     if sweep.lrs:
-        rows = _sweep(plan, progress)
+        rows = _sweep(plan, progress or progress_of(plan, ProgressDisplay(shown=False)))
         results = {"identity": {run.group: _identity(run.config) for run in plan.runs}, "rows": rows}
         if is_main():
             write_json(plan.folder / "lr_sweep.json", results)

@@ -13,9 +13,8 @@ from lcprobe.studies.planning.plan import StudyPlan, make_plan
 from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.studies.progress_display import ProgressDisplay
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.training.lr_sweep import planned_rates, spread_of, trial_folder, trials_of, tune
+from lcprobe.studies.training.lr_sweep import planned_rates, progress_of, spread_of, tune
 from lcprobe.studies.training.plan_screen import full_lines, plan_table, screen_lines
-from lcprobe.studies.training.study_progress import StudyProgress, piece_of
 from lcprobe.studies.training.sweep_trial import in_sweep
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.ranks import is_main
@@ -71,9 +70,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
 
 def _train_all(plan: StudyPlan, display: ProgressDisplay) -> str:
     """Sweep and train; returns what is there, and what to do with it."""
-    trials = [trial for own in trials_of(plan).values() for trial in own]
-    planned = {} if plan.config.study.lr_sweep.only else {run.name: piece_of(run, run.folder) for run in plan.runs}
-    progress = StudyProgress(display, {t.name: piece_of(t, trial_folder(plan, t)) for t in trials}, planned)
+    progress = progress_of(plan, display)
     runs, sweep = tune(plan, progress)
     if sweep and is_main():
         write_json(plan.folder / "sweep_used.json", sweep)
