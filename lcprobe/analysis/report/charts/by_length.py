@@ -27,15 +27,15 @@ from lcprobe.analysis.report.charts.grammar import (
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats, interval_row
 from lcprobe.analysis.report.charts.seed_groups import (
-    OVER_SAMPLES,
-    SEEDS,
     SeedGroup,
     architectures,
     group_mean,
     group_styles,
     has_several_lengths,
+    intervals_text,
     length_styles,
     seed_groups,
+    seeds_text,
     training_lengths,
 )
 from lcprobe.tasks.episode import Formats
@@ -98,8 +98,8 @@ def _figure(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[
     models = [] if several else [group.name for group in seed_groups(results)]
     title = f"{task}, {format}"
     chart = figure(panels, title, models=models)
-    text = f"{start} for {task}, {format}, mean over all depths. {SEEDS} {counts_text(drawn.counts)} "
-    text += f"Bands: {OVER_SAMPLES} {lines}" if has_bands(styles) else lines
+    text = f"{start} for {task}, {format}, mean over all depths. {seeds_text(results)}{counts_text(drawn.counts)} "
+    text += f"Bands: {intervals_text(results)} {lines}" if has_bands(styles) else lines
     text += " Dotted: chance, the score of picking one of the values without reading the key." if chance else ""
     text += f" Not drawn: {'; '.join(drawn.missing)}." if drawn.missing else ""
     return Picture(file_name(unit, task, format), unit, task, str(format), title, text), chart

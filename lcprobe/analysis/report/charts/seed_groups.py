@@ -18,7 +18,6 @@ SHADES = ("#b5c92c", "#6fbf4b", "#2fa67c", "#23898e", "#31688e", "#4f5fae", "#8a
 """Of viridis, without the yellow that is hard to see on white and the violet that is hard to see in the dark."""
 LINES = {"trained at": SOLID, "continued at": DASHED, "schedule up to": DASH_DOTTED}
 SEEDS = "Thick: mean over training seeds; thin: each seed."
-OVER_SAMPLES = "95 % intervals over samples, of these seeds: how far seeds differ is seen in each of them."
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,21 @@ class SeedGroup:
     def _kind(self) -> str:
         first = self.runs[0]
         return "continued at" if first.started_from else "schedule up to" if first.length_schedule else "trained at"
+
+
+def seeds_text(results: Results) -> str:
+    """How seeds are drawn, with a space after it; empty where every model has one."""
+    return f"{SEEDS} " if _has_several_seeds(results) else ""
+
+
+def intervals_text(results: Results) -> str:
+    """What intervals of groups are over."""
+    rest = ", of these seeds: how far seeds differ is seen in each of them" if _has_several_seeds(results) else ""
+    return f"95 % intervals over samples{rest}."
+
+
+def _has_several_seeds(results: Results) -> bool:
+    return any(len(group.runs) > 1 for group in seed_groups(results))
 
 
 def has_several_lengths(results: Results) -> bool:

@@ -28,14 +28,14 @@ from lcprobe.analysis.report.charts.grammar import (
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats, interval_row
 from lcprobe.analysis.report.charts.seed_groups import (
-    OVER_SAMPLES,
-    SEEDS,
     SeedGroup,
     architectures,
     group_mean,
     group_styles,
     has_several_lengths,
+    intervals_text,
     seed_groups,
+    seeds_text,
     training_lengths,
 )
 from lcprobe.analysis.stats.estimates import Estimate
@@ -158,7 +158,7 @@ def _by_training_length(
         lines = curves(means, styles, x, y, tooltip, field="series", seeds=seeds, bands=False)
         layers = [error_bars(means, styles, x, "series"), *lines]
         panels.append(panel(layers, height=250 if len(found) == 1 else 150, title=title))
-    text = f"{MEANING} {SEEDS} {counts_text([row['n'] for row in rows])} Bars: {OVER_SAMPLES}"
+    text = f"{MEANING} {seeds_text(results)}{counts_text([row['n'] for row in rows])} Bars: {intervals_text(results)}"
     yield Picture("skill", "skill", "", "", TITLE, text), figure(panels, TITLE)
 
 

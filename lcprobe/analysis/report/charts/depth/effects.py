@@ -25,12 +25,12 @@ from lcprobe.analysis.report.charts.grammar import (
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats, interval_row
 from lcprobe.analysis.report.charts.seed_groups import (
-    OVER_SAMPLES,
-    SEEDS,
     SeedGroup,
     architectures,
     has_several_lengths,
+    intervals_text,
     length_styles,
+    seeds_text,
 )
 from lcprobe.analysis.stats.estimates import Estimate
 from lcprobe.tasks.episode import Formats
@@ -111,8 +111,8 @@ def _figure(
     effects = [e for e in results.depth_effects if (e.task, e.format) == (task, format)]
     effects = [e for e in effects if e.effect == "lost in the middle" and e.refused is None]
     text = f"Skill: mean of start and end minus the middle of depths, {task}, {format}, against length (left) and "
-    text += f"length / training length (right). {SEEDS} {counts_text([row['n'] for row in rows])} "
-    text += f"Bars: {OVER_SAMPLES} " if has_bands(styles) else ""
+    text += f"length / training length (right). {seeds_text(results)}{counts_text([row['n'] for row in rows])} "
+    text += f"Bars: {intervals_text(results)} " if has_bands(styles) else ""
     text += "Not drawn where all depths are at the floor or the ceiling. "
     text += f"Of {len(effects)} tested differences between two training lengths "
     text += f"{sum(e.resolved for e in effects)} are resolved."

@@ -24,15 +24,15 @@ from lcprobe.analysis.report.charts.grammar import (
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats, interval_row
 from lcprobe.analysis.report.charts.seed_groups import (
-    OVER_SAMPLES,
-    SEEDS,
     SeedGroup,
     architectures,
     group_mean,
     group_styles,
     has_several_lengths,
+    intervals_text,
     length_styles,
     seed_groups,
+    seeds_text,
     training_lengths,
 )
 from lcprobe.tasks.episode import Formats
@@ -101,8 +101,10 @@ def _figure(
         title,
         models=[] if several else [group.name for group in seed_groups(results)],
     )
-    text = f"Depth profiles {where}, {task}, {format}. {SEEDS} {counts_text([row['n'] for row in rows])} "
-    text += f"{AT_REALISED_DEPTHS} " + (f"Bands: {OVER_SAMPLES}" if has_bands(styles) else "")
+    text = (
+        f"Depth profiles {where}, {task}, {format}. {seeds_text(results)}{counts_text([row['n'] for row in rows])} "
+    )
+    text += f"{AT_REALISED_DEPTHS} " + (f"Bands: {intervals_text(results)}" if has_bands(styles) else "")
     name = file_name("depth", task, format, suffix)
     return Picture(name, "depth", task, str(format), title, text.strip()), chart
 
