@@ -137,5 +137,5 @@ def test_runs_of_an_earlier_configuration_are_named_and_not_probed(tmp_path, cap
         assert evaluate_main([*given, "--plan"]) == 0
         printed = capsys.readouterr().out
         assert "study.yaml: old (to probe one, name its folder)" in printed.replace("\n", "")
-        assert "1 models x 2 cells" in printed
+        assert "1 model x 2 cells" in printed
     assert evaluate_main([str(tmp_path / "runs/tiny/old"), "--plan"]) == 0

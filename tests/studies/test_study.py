@@ -184,9 +184,9 @@ def test_methods_are_variants_on_the_same_episodes_and_change_no_checkpoint(stud
     name = ["study.name=extended", f"study.folder={tmp_path}"]
     folders = [str(study / "mamba2"), str(study / "hybrid")]
     before = {p: digest_file(p) for p in study.rglob("*.safetensors")}
-    assert evaluate_main([*folders, *EXTENDED, *name, "--plan"]) == 0
+    assert evaluate_main([*folders, *EXTENDED, *name, "--plan", "--full"]) == 0
     plan = capsys.readouterr().out
-    assert "5 models x 2 cells" in plan
+    assert "5 variants of 2 models x 2 cells" in plan
     assert "variant: hybrid+yarn(ramp=rotations,factor=4)" in plan
     assert plan.count("on mamba2: it has no rotary layer") == 2
     assert not (tmp_path / "extended").exists()
