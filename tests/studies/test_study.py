@@ -61,8 +61,7 @@ def test_metrics_have_losses_and_probes(study):
 
 def test_report_and_tables_are_there_and_count_every_question(study):
     page = (study / "report.html").read_text()
-    assert "<script" not in page
-    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert page.count("default-src &#39;none&#39;") == 1
     with open(study / "tables" / "cells.csv", newline="") as file:
         cells = list(csv.DictReader(file))
     assert {c["model"] for c in cells} == {"mamba2", "hybrid"}

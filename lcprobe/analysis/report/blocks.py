@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lcprobe.analysis.findings.cells import PanelKey
 from lcprobe.analysis.report.charts.picture import Picture
-from lcprobe.analysis.report.wording import counted
+from lcprobe.words import counted
 
 LONG_TEXT = 44
 """Characters from which a column is set in several lines."""

@@ -110,11 +110,6 @@ def listed(items: Iterable[str]) -> str:
     return ", ".join(items)
 
 
-def counted(n: int, noun: str) -> str:
-    """`1 model`, `3 models`."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
 def one_line(text: str) -> str:
     """Printable characters only: names come from configs, and the sentences are also printed to terminals."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -94,8 +94,9 @@ def test_a_table_of_positions_limits_its_own_variant_only(tmp_path, data_setting
         cells = {(c["model"], int(c["length"])) for c in csv.DictReader(file) if int(c["n"])}
     assert cells == {("alibi", 64), ("alibi", 128), ("learned", 64)}
     far = "probe.grids=[{tasks: [single], lengths: [2], depths: 1, n: 2}]"
-    assert evaluate_main([str(runs), far, "probe.context=null"]) == 0, "a model that can read nothing is left out"
-    assert f"{ends}the whole model, as no cell is that short." in load_study(runs).summary()
+    asked = [str(runs), far, "probe.context=null", "study.name=far"]
+    assert evaluate_main(asked) == 0, "a model that can read nothing is left out"
+    assert f"{ends}the whole model, as no cell is that short." in load_study(runs / "reports" / "far").summary()
     assert evaluate_main([str(runs / "learned"), far]) == 2
     assert "the models' maximum length" in capsys.readouterr().err
 

@@ -33,7 +33,6 @@ from lcprobe.analysis.report.wording import (
     PLAIN_TEXT,
     POSITION,
     Sentence,
-    counted,
     listed,
     panel_subject,
     position_state,
@@ -41,6 +40,7 @@ from lcprobe.analysis.report.wording import (
     signed,
     span_text,
 )
+from lcprobe.words import counted
 
 MAX_FINDINGS = 8
 """Findings that are shown first; the others are behind a fold."""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lcprobe.analysis.report.wording import Sentence, counted, listed
+from lcprobe.analysis.report.wording import Sentence, listed
+from lcprobe.words import counted
 
 MAX_NAMES = 4
 """Models or cells that a line names."""

@@ -17,9 +17,10 @@ from lcprobe.analysis.report.answer.headline import (
     runs_of,
 )
 from lcprobe.analysis.report.charts.seed_groups import SeedGroup
-from lcprobe.analysis.report.wording import counted, listed, one_line
+from lcprobe.analysis.report.wording import listed, one_line
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.multiplicity import ALPHA
+from lcprobe.words import counted
 
 NOT_RESOLVED = "not resolved"
 
