@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from lcprobe.analysis.display_names import Inputs, check_names, named
 from lcprobe.analysis.findings.results import Results, analyse
+from lcprobe.analysis.report.charts.picture import Picture
 from lcprobe.analysis.report.charts.render import render_spec, save
 from lcprobe.analysis.report.exports.choices import (
     FIGURE_SUFFIXES,
@@ -19,6 +20,7 @@ from lcprobe.analysis.report.exports.files import table_csv
 from lcprobe.analysis.report.exports.latex import latex_table
 from lcprobe.analysis.report.exports.remade import figure_list, remade
 from lcprobe.analysis.report.exports.remade_tables import remade_table, table_list
+from lcprobe.analysis.report.figures import CHARTS
 from lcprobe.errors import ConfigError, listed
 from lcprobe.files import write_atomic
 from lcprobe.studies.console import say
@@ -46,7 +48,16 @@ def results_of(folder: Path, choices: C) -> tuple[Results, C]:
 
 
 def figure_again(folder: Path, name: str | None, choices: FigureChoices) -> list[Path]:
-    """Write one figure of a report, or all of a chart into a folder; without a name, list them. Returns the files."""
+    """Write one figure of a report, or all of a chart into a folder; without a name, list them. Returns the files.
+
+    One file of a chart that has a figure per format gets the first format, as on the page.
+    """
+    written_before = _names_of_files(folder) if name is None and choices == FigureChoices() else {}
+    if written_before:  # analysing and drawing everything for a list would take seconds
+        for chart, names in written_before.items():
+            say(chart)
+            say(*names, indent=2)
+        return []
     results, choices = results_of(folder, choices)
     if name is None:
         for chart, pictures in figure_list(results, choices).items():
@@ -55,7 +66,13 @@ def figure_again(folder: Path, name: str | None, choices: FigureChoices) -> list
         return []
     made = list(remade(results, name, choices))
     suffix = choices.suffix(FIGURE_SUFFIXES)
-    if len(made) > 1 and choices.out is not None and not Path(choices.out).is_dir():
+    to_one_file = choices.out is not None and not Path(choices.out).is_dir()
+    if len(made) > 1 and to_one_file and not choices.format:
+        formats = len({picture.format for picture, _ in made})
+        made = [(picture, spec) for picture, spec in made if _is_of_first_format(picture, results)]
+        if formats > 1 and len(made) == 1:
+            say(f"{made[0][0].format}: the first of {formats} formats (format= takes another)")
+    if len(made) > 1 and to_one_file:
         shown = listed((picture.name for picture, _ in made[:SHOWN]), " | ")
         given = f"{name}, of which there are {len(made)}"
         raise ConfigError("figure", given, f"out= an existing folder, task=, format=, or {shown}")
@@ -66,6 +83,21 @@ def figure_again(folder: Path, name: str | None, choices: FigureChoices) -> list
         say(f"{path}: {picture.title}")
         written.append(path)
     return written
+
+
+def _names_of_files(folder: Path) -> dict[str, list[str]]:
+    """The figures beside a report's page, by their chart."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((folder / "figures").glob("*.svg")):
+        charts = [chart for chart in CHARTS if path.stem == chart or path.stem.startswith(f"{chart}_")]
+        if charts:
+            found.setdefault(max(charts, key=len), []).append(path.stem)
+    return {chart: found[chart] for chart in CHARTS if chart in found}
+
+
+def _is_of_first_format(picture: Picture, results: Results) -> bool:
+    formats = results.data.formats(picture.task) if picture.format else []
+    return not formats or picture.format == str(formats[0])
 
 
 def table_again(folder: Path, name: str | None, choices: TableChoices) -> Path | None:

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from lcprobe.cli.commands import main
+from lcprobe.files import write_atomic
 from lcprobe.probing.store import Store
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
 from tests.analysis.fabricated import flat, plan, records, run, study, task, window
@@ -52,6 +53,34 @@ def test_lists(folder, capsys):
     assert "length_multi_corpus-words-numbers" in capsys.readouterr().out
     assert main(["table", str(folder)]) == 0
     assert "page/exact-match-on-multi: 2 rows" in capsys.readouterr().out
+
+
+def test_the_list_of_a_written_report_is_that_of_its_files(folder, tmp_path, capsys):
+    for name in ("length_multi_a", "training_data_text", "training_a", "notes"):
+        write_atomic(tmp_path / "figures" / f"{name}.svg", "<svg/>")
+    assert main(["figure", str(tmp_path)]) == 0
+    told = capsys.readouterr().out.split("\n")
+    assert told[:6] == [
+        "length",
+        "  length_multi_a",
+        "training",
+        "  training_a",
+        "training_data",
+        "  training_data_text",
+    ]
+
+
+def test_one_file_has_the_first_of_several_formats_and_says_so(tmp_path, capsys):
+    cells = plan(["multi"], [("corpus", "words", "numbers"), ("corpus", "words", "hex")], [64, 128], [0.0, 1.0], 4)
+    Store(tmp_path / "records").finish("1", records({"ssm": flat(0.8)}, cells).to_pylist(), {})
+    save_inputs(tmp_path, ReportInputs(study([run("ssm")], [task("multi", 4)], cells), ["1"], [], None))
+    out = tmp_path / "f.svg"
+    assert main(["figure", str(tmp_path), "length", "task=multi", f"out={out}"]) == 0
+    told = capsys.readouterr().out
+    assert "corpus/words/numbers: the first of 2 formats" in told
+    assert "corpus/words/numbers" in out.read_text()
+    assert main(["figure", str(tmp_path), "length", "format=corpus/words/hex", f"out={out}"]) == 0
+    assert "corpus/words/hex" in out.read_text()
 
 
 def test_a_table_as_latex_and_as_numbers_in_full(folder, tmp_path):
