@@ -138,6 +138,8 @@ class StudyFacts:
     where the runs come from studies that differ in it."""
     batch_in: str = "tokens"
     """What a step was to have in common at all training lengths: tokens or rows; empty as above."""
+    question: str = ""
+    """What this report asks, in words, where the study has others: it stands below the title."""
     matched: str = "parameters"
     """What models were matched in: parameters, FLOPs per token or bytes of state; parameters where studies differ."""
     amounts: Sequence[float] = field(default_factory=list)

@@ -1,4 +1,6 @@
-"""Counts with their nouns."""
+"""Counts with their nouns, and lists."""
+
+from collections.abc import Sequence
 
 PLURALS = {"is": "are", "has": "have", "study": "studies", "this": "these", "finding": "findings"}
 """Plurals that are not the word and an s."""
@@ -15,3 +17,10 @@ def plural(word: str, n: int) -> str:
 def counted(n: int, noun: str) -> str:
     """`1 run`, `3 runs`, `12,000 training tokens`."""
     return f"{n:,} {plural(noun, n)}"
+
+
+def and_list(names: Sequence[str], most: int | None = None) -> str:
+    """`a, b and c`; of more names than `most` only so many: `a, b and 7 more`."""
+    if most is not None and len(names) > most:
+        names = [*names[:most], f"{len(names) - most:,} more"]
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)

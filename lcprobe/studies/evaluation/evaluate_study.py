@@ -123,7 +123,7 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
     home = session.out
     place, question = _place(session, config, probed)
     out = place.folder
-    study = replace(facts_of(session, probed.biases, probed.engine_notes), name=place.title)
+    study = replace(facts_of(session, probed.biases, probed.engine_notes), name=place.title, question=place.asks)
     inputs = ReportInputs(
         study,
         probed.record_units,
@@ -163,7 +163,10 @@ def _place(session: Session, config: Config, probed: Probed) -> tuple[Place, Que
     home, name = session.out, config.study.name
     question = question_of(session.targets, config, home)
     own = name if home.name == name else session.targets[0].config.study.name
-    return place_of(home, own, name if name != own else None, question, probed.record_units), question
+    unchanged = question_of(session.targets, session.targets[0].config, home)
+    is_own = question == unchanged and question.models == ["."]
+    named = name if name != own else None
+    return place_of(home, own, named, question, probed.record_units, is_own), question
 
 
 def resolve_targets(
@@ -259,7 +262,11 @@ def print_grid(session: Session, full: bool = False) -> None:
             method += "" if variant.method is None else f", factor {variant.method.factor or 'auto'}"
             told = f"{method}; template {variant.template.name}; engine {variant.target.source.engine}"
             say(f"variant: {variant.name} ({told})", indent=2)
-    notes = {"what is left out": session.notes, "lengths that models cannot read": session.unread}
+    notes = {
+        "records that count no longer and are probed again": session.outdated,
+        "what is left out": [note for note in session.notes if note not in session.outdated],
+        "lengths that models cannot read": session.unread,
+    }
     say(*note_lines(notes, "--plan --full", full), indent=2)
 
 

@@ -41,6 +41,8 @@ class Session:
     """Cells and methods that are left out, and why."""
     unread: list[str] = field(default_factory=list)
     """Models that cannot read all lengths, also those that are left out altogether: what is missing, and why."""
+    outdated: list[str] = field(default_factory=list)
+    """Of `notes`, those on finished units that count no longer, as the code of their task is another now."""
 
     @property
     def reference(self) -> Reader:
@@ -113,7 +115,7 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
     kept = [target for target in targets if any(variant.target is target for variant in able)]
     store = Store(out / "records")
     old = dict.fromkeys(note for r in readers.values() for note in units_of_other_code(r.plan, r.tasks, store))
-    session = Session(kept, able, config, out, store, readers, [*plan.notes, *left_out, *old])
+    session = Session(kept, able, config, out, store, readers, [*plan.notes, *left_out, *old], outdated=[*old])
     return replace(session, unread=_unread(variants, session, contexts))
 
 

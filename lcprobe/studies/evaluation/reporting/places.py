@@ -12,6 +12,7 @@ from pathlib import Path
 from lcprobe.errors import DataError
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, load_inputs, report_time
 from lcprobe.studies.evaluation.reporting.question import Question, read_question
+from lcprobe.words import and_list
 
 REPORTS = "reports"
 """The folder with all reports but the first, in the folder with the records."""
@@ -19,11 +20,13 @@ REPORTS = "reports"
 
 @dataclass(frozen=True)
 class Place:
-    """folder: of the report; title: its name; note: what tells it from the first report, where it is another."""
+    """folder: of the report; title: of its page; note: why it is not in the study's own folder, where it is not;
+    asks: its question in words, where the study has a first report that asks another."""
 
     folder: Path
     title: str
     note: str = ""
+    asks: str = ""
 
 
 def report_times(home: Path) -> dict[Path, float]:
@@ -33,38 +36,56 @@ def report_times(home: Path) -> dict[Path, float]:
     return {folder: time for folder, time in times.items() if time is not None}
 
 
-def place_of(home: Path, study: str, named: str | None, asked: Question, record_units: list[str]) -> Place:
+def place_of(
+    home: Path, study: str, named: str | None, asked: Question, record_units: list[str], is_own: bool = False
+) -> Place:
     """Where the report about a question belongs. home: the folder with the records; study: its name; named:
-    study.name where that is another. record_units: for reports of older versions, which have no question."""
+    study.name where that is another. For reports of older versions, which have no question: record_units, and
+    is_own: whether it is the study's own question, as its config asks it."""
+    first = _question(home)
+    differs = first.differs_in(asked) if first is not None else []
+    asks = "; ".join(part for part in (asked.tasks_text, _other(differs)) if part)
     if named is not None:
         folder = home / REPORTS / named
         if _may_take(folder, asked, record_units):
-            return Place(folder, named)
-        return _own_place(home, f"{named}-{asked.digest[:6]}", f"{folder} answers another question")
-    if _may_take(home, asked, record_units):
+            return Place(folder, named, asks=asks)
+        own = home / REPORTS / f"{named}-{asked.digest[:6]}"
+        return Place(own, named, f"{folder} {_kept_for(folder)}: this report is {own}", asks)
+    if _may_take(home, asked, record_units, is_own):
         return Place(home, study)
-    first = _question(home)
-    keys = ", ".join(first.differs_in(asked)) if first is not None else ""
-    note = f"{home} has the report of another question{f' (other {keys})' if keys else ''}"
-    place = _own_place(home, asked.name, note)
-    return Place(place.folder, f"{study}/{place.title}", place.note)
+    own = home / REPORTS / asked.name
+    keys = f" (other {', '.join(differs)})" if differs else ""
+    return Place(own, study, f"{home} {_kept_for(home)}{keys}: this report is {own}", asks)
 
 
-def _own_place(home: Path, name: str, note: str) -> Place:
-    return Place(home / REPORTS / name, name, note)
+def _other(keys: list[str]) -> str:
+    """`other grids and precision than the first report`."""
+    names = list(dict.fromkeys(key.rpartition(".")[2] for key in keys))
+    return f"other {and_list(names)} than the first report" if names else ""
 
 
-def _may_take(folder: Path, asked: Question, record_units: list[str]) -> bool:
-    """Whether a folder has no report yet, or one that answers the same question."""
+def _kept_for(folder: Path) -> str:
+    """Why a folder's report is not replaced."""
+    found = _inputs(folder)
+    if found is None:
+        return "has a report that cannot be read, which is kept"
+    if read_question(found.question) is None:
+        return "has a report of an older version, without its question, and this is not the study's own question"
+    return "has the report of another question"
+
+
+def _may_take(folder: Path, asked: Question, record_units: list[str], is_own: bool = False) -> bool:
+    """Whether a folder has no report yet, or one that answers the same question. is_own: the folder is the study's,
+    and so is the question: a report that does not say what it asks was then made of it."""
     if report_time(folder) is None:
         return True
     found = _inputs(folder)
     if found is None:  # a report that cannot be read, or has no report.json, is kept
         return False
-    if found.question is None:
-        return set(found.record_units) == set(record_units)
     question = read_question(found.question)
-    return question is not None and question.digest == asked.digest
+    if question is None:
+        return is_own or set(found.record_units) == set(record_units)
+    return question.digest == asked.digest
 
 
 def _question(folder: Path) -> Question | None:

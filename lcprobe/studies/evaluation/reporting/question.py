@@ -15,6 +15,7 @@ from lcprobe.probing.config import CompatConfig, ProbeConfig
 from lcprobe.schema import build, plain
 from lcprobe.studies.evaluation.targets import ProbeTarget, is_study, runs_of_study
 from lcprobe.training.checkpoint import checkpoints
+from lcprobe.words import and_list, counted
 
 OTHER_SETTINGS = (
     "batch_tokens", "chunk", "cache_gb", "split", "while_training", "policies", "harness", "frozen", "server",
@@ -45,12 +46,21 @@ class Question:
     @property
     def name(self) -> str:
         """A folder's name: tasks, methods, and the beginning of the digest: `multikey+vt-yarn-3fa2c1`."""
-        asked = [name for grid in self.probe.grids for name in grid.tasks or self.probe.tasks]
-        tasks = list(dict.fromkeys(asked))
+        tasks = self._tasks
         parts = ["+".join(tasks) if len(tasks) <= NAMED_TASKS else f"{len(tasks)}-tasks"]
         parts += ["+".join(method.label for method in self.pe.methods())] if self.pe.methods() else []
         words = re.sub(r"[^A-Za-z0-9+]+", "-", "-".join(parts))[:MAX_NAME].strip("+-") or "report"
         return f"{words}-{self.digest[:6]}"
+
+    @property
+    def tasks_text(self) -> str:
+        """The tasks in words: `single, multikey and sentences`; of many their number."""
+        tasks = self._tasks
+        return and_list(tasks) if len(tasks) <= NAMED_TASKS else counted(len(tasks), "task")
+
+    @property
+    def _tasks(self) -> list[str]:
+        return list(dict.fromkeys(name for grid in self.probe.grids for name in grid.tasks or self.probe.tasks))
 
     def differs_in(self, other: "Question") -> list[str]:
         """Keys in which another question differs: `models`, `probe.grids`, `pe.extend`."""

@@ -57,7 +57,9 @@ def test_another_question_has_a_folder_of_its_own_and_comes_back_to_it(tmp_path,
     place = place_of(tmp_path, "q", None, other, ["1"])
     assert place.folder.parent == tmp_path / "reports"
     assert key in place.note
-    assert place.title.startswith("q/")
+    assert str(place.folder) in place.note
+    assert place.title == "q"
+    assert place.asks == f"{other.tasks_text}; other {key.removeprefix('probe.')} than the first report"
     report(place.folder, other)
     assert place_of(tmp_path, "q", None, other, ["1"]) == place
     assert place_of(tmp_path, "q", None, FIRST, ["1"]).folder == tmp_path
@@ -77,7 +79,17 @@ def test_a_name_is_honoured_and_given_to_one_question_only(tmp_path):
 def test_reports_of_older_versions_are_told_apart_by_their_records(tmp_path):
     report(tmp_path, None, ["1", "2"])
     assert place_of(tmp_path, "q", None, FIRST, ["2", "1"]).folder == tmp_path
-    assert place_of(tmp_path, "q", None, FIRST, ["1", "3"]).folder != tmp_path
+    other = place_of(tmp_path, "q", None, FIRST, ["1", "3"])
+    assert other.folder != tmp_path
+    assert "older version, without its question" in other.note
+    assert str(other.folder) in other.note
+
+
+def test_the_studys_own_question_refreshes_a_report_that_has_none(tmp_path):
+    report(tmp_path, None, ["old"])
+    assert place_of(tmp_path, "q", None, FIRST, ["1"], is_own=True).folder == tmp_path
+    report(tmp_path, OTHER, ["old"])
+    assert place_of(tmp_path, "q", None, FIRST, ["1"], is_own=True).folder != tmp_path, "it says that it asks another"
 
 
 def test_what_cannot_be_read_is_kept(tmp_path):
