@@ -300,6 +300,8 @@ INTRODUCTIONS = {
 """By command; braces are doubled, {sections} are the top-level keys, {lists} the lists of names."""
 WITH_SETTINGS = ("train", "evaluate", "config")
 """Commands whose help ends with the list of settings."""
+WITH_OWN_SETTINGS = ("explain", "figure", "table")
+"""Commands with settings that no config has."""
 
 
 def intros() -> dict[str, str]:
@@ -311,8 +313,8 @@ def intros() -> dict[str, str]:
 def help_of(command: str, section: str | None) -> str:
     """`--help` of a command; with settings, those of all sections or of one, or the page of a registered name. Raises
     ConfigError for an unknown section or name."""
-    if command in ("explain", "figure", "table"):
-        described = describe_fields(_own_settings(command), "")
+    if command in WITH_OWN_SETTINGS:
+        described = describe_fields(own_settings(command), "")
         lines = [line for key, kind, default, doc in described for line in setting(key, kind, default, doc)]
         return "\n".join([_introduction(command), "settings (key: type, default)\n", *lines])
     if command not in WITH_SETTINGS:
@@ -323,7 +325,7 @@ def help_of(command: str, section: str | None) -> str:
     return "\n".join([*lines, *_settings(section)])
 
 
-def _own_settings(command: str) -> type:
+def own_settings(command: str) -> type:
     """The settings of a command that is told nothing of the config."""
     if command == "explain":
         return ExplainConfig

@@ -13,8 +13,8 @@ import time
 import pytest
 
 from lcprobe.cli.commands import COMMANDS, DATA_COMMANDS, main
-from lcprobe.cli.completion.scripts import SCRIPTS, WITHOUT_SETTINGS
-from lcprobe.cli.completion.words import completion_words
+from lcprobe.cli.completion.scripts import SCRIPTS
+from lcprobe.cli.completion.words import WITHOUT_SETTINGS, completion_words
 from lcprobe.cli.help import INTRODUCTIONS
 
 SHELLS = [
@@ -39,6 +39,12 @@ TYPED = [
     ("lcprobe evaluate my_ru\t", "<evaluate><my_runs/>"),
     ("lcprobe data prep\t", "<data><prepare>"),
     ("lcprobe completion z\t", "<completion><zsh>"),
+    ("lcprobe evaluate ~/ho\t", "<evaluate><HOME/home_runs/>"),
+    ("lcprobe train ~/ho\tmine.y\t", "<train><HOME/home_runs/mine.yaml>"),
+    ("lcprobe train 'with sp\tmine.y\t", "<train><with space/mine.yaml>"),
+    ("lcprobe figure mod\ta,b", "<figure><models=a,b>"),
+    ("lcprobe table colu\tmodel", "<table><columns=model>"),
+    ("lcprobe train gri\ttrain.weight_d\t3", "<train><grid.train.weight_decay=3>"),
 ]  # fmt: skip
 """What is typed, and the words that the command then has."""
 START = {
@@ -90,8 +96,11 @@ def test_what_is_completed_is_what_the_command_gets(shell, tmp_path, capsys):
     (tmp_path / "home").mkdir()
     script = tmp_path / "home" / "script"
     script.write_text(capsys.readouterr().out)
-    folder = tmp_path / "folder"
-    (folder / "my_runs").mkdir(parents=True)
+    folder, home = tmp_path / "folder", tmp_path / "home"
+    for path in (folder / "my_runs", folder / "with space", home / "home_runs"):
+        path.mkdir(parents=True)
+    for path in (folder / "with space", home / "home_runs"):
+        (path / "mine.yaml").write_text("")
     for name in ("mine.yaml", "mine.txt"):
         (folder / name).write_text("")
     typist = Typist(shell, folder, tmp_path / "home")
@@ -99,7 +108,10 @@ def test_what_is_completed_is_what_the_command_gets(shell, tmp_path, capsys):
         typist.type(f"{SETUP[shell]}\nsource {script}\necho rea''dy\n")
         typist.until("ready")
         for typed, words in TYPED:
+            if shell == "fish" and "~/" in typed and "mine" in typed:
+                continue  # fish offers the file (complete -C), and does not insert a candidate behind a tilde
             typist.type(f"{typed}\n")
+            words = words.replace("HOME", str(home))
             typist.until(re.escape(words).replace("/>", "/?>") + "(?!<)")  # zsh takes a last slash away
     finally:
         typist.close()
@@ -121,8 +133,12 @@ def test_every_command_and_option_of_the_help_is_completed():
     assert words.keys["train.schedule"] == ["cosine", "wsd", "constant"]
     assert words.keys["train.lr"] == []
     assert {"mamba2", "yarn", "rope", "ruler/vt", "tasks", "mixers"} <= set(words.names)
+    assert {"models", "task", "title", "width"} < set(words.keys_of("figure"))
+    assert "columns" in words.keys_of("table")
+    assert not {"train.lr", "columns"} & set(words.keys_of("figure"))
+    assert {"task", "theirs", "data.folder"} < set(words.keys_of("explain"))
     takes = {name for name, text in INTRODUCTIONS.items() if "key=value" in text or "CONFIG.yaml" in text}
-    assert takes == set(COMMANDS) - WITHOUT_SETTINGS
+    assert takes == set(COMMANDS) - WITHOUT_SETTINGS | {"figure", "table"}
 
 
 def test_an_unknown_shell_is_one_line(capsys):

@@ -1,11 +1,12 @@
 """The completion scripts. They hold the words and complete them in the shell; files are configs and folders.
 
 A key is completed section by section: `mo` to `model.`, `model.d_m` to `model.d_model=`; after `=` come its values.
+Behind `grid.` is any key. A word with a tilde, quotes or backslashes is a path, which bash completes as everywhere.
 """
 
 from collections.abc import Callable, Mapping
 
-from lcprobe.cli.completion.words import WITHOUT_SETTINGS, Words
+from lcprobe.cli.completion.words import WITHOUT_FILES, Words
 
 PROGRAMS = {"lcprobe": "", "lcprobe-train": "train", "lcprobe-evaluate": "evaluate", "lcprobe-data": "data"}
 """Console scripts, with the command that each is."""
@@ -22,8 +23,12 @@ _lcprobe_values() {
     esac
 }
 _lcprobe() {
-    local line=${COMP_LINE:0:COMP_POINT} current previous command word path
+    local line=${COMP_LINE:0:COMP_POINT} current previous command word path axis= sub
     local -a words
+    if [[ ${COMP_WORDS[COMP_CWORD]} == *[\\\'\"\$\~]* ]]; then  # a path that the shell itself must read
+        compopt -o bashdefault -o default
+        return 0
+    fi
     read -ra words <<< "$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     current=${words[-1]} previous=${words[-2]} COMPREPLY=()
@@ -33,6 +38,8 @@ _lcprobe() {
     else
         words=(lcprobe "${words[@]}")
     fi
+    sub=$(_lcprobe_words "sub $command")
+    [[ $current == grid.* ]] && axis=grid.
     if [[ -z $command ]]; then
         COMPREPLY=($(compgen -W "$(_lcprobe_words commands) --help --version" -- "$current"))
     elif [[ $previous == --help || $previous == -h ]]; then
@@ -42,13 +49,15 @@ _lcprobe() {
     elif [[ $current == *=* ]]; then
         COMPREPLY=($(compgen -W "$(_lcprobe_values "${current%%=*}")" -- "${current#*=}"))
         [[ $COMP_WORDBREAKS == *=* ]] || COMPREPLY=("${COMPREPLY[@]/#/${current%%=*}=}")
-    else
+    elif [[ -n $sub ]] && (( ${#words[@]} == 3 )); then
+        COMPREPLY=($(compgen -W "$sub" -- "$current"))
+    elif [[ -z $(_lcprobe_words "without files $command") ]]; then
         for word in $(_lcprobe_words "keys $command"); do
+            [[ $word == grid.* ]] || word=$axis$word
             [[ $word == "$current"* ]] || continue
             word=$current$(_lcprobe_step "${word#"$current"}")
             [[ " ${COMPREPLY[*]} " == *" $word "* ]] || COMPREPLY+=("$word")
         done
-        (( ${#words[@]} == 3 )) && COMPREPLY+=($(compgen -W "$(_lcprobe_words "sub $command")" -- "$current"))
         while IFS= read -r path; do COMPREPLY+=("$(printf %q "$path")/"); done < <(compgen -d -- "$current")
         while IFS= read -r path; do
             [[ $path == *.yaml || $path == *.yml ]] && COMPREPLY+=("$(printf %q "$path")")
@@ -76,7 +85,7 @@ _lcprobe_values() {
     esac
 }
 _lcprobe() {
-    local current=${words[CURRENT]} previous=${words[CURRENT-1]} command key rest
+    local current=${words[CURRENT]} previous=${words[CURRENT-1]} command key rest axis= sub
     local -a found
     integer first=3
     command=$(_lcprobe_words "program ${words[1]:t}")
@@ -85,6 +94,8 @@ _lcprobe() {
     elif (( CURRENT > 2 )); then
         command=${words[2]}
     fi
+    sub=$(_lcprobe_words "sub $command")
+    [[ $current == grid.* ]] && axis=grid.
     if [[ -z $command ]]; then
         compadd -- $(_lcprobe_words commands) --help --version
     elif [[ $previous == --help || $previous == -h ]]; then
@@ -94,15 +105,17 @@ _lcprobe() {
     elif [[ $current == *=* ]]; then
         compset -P '*='
         compadd -- $(_lcprobe_values "${current%%=*}")
-    else
+    elif [[ -n $sub ]] && (( CURRENT == first )); then
+        compadd -- ${(f)sub}
+    elif [[ -z $(_lcprobe_words "without files $command") ]]; then
         for key in $(_lcprobe_words "keys $command"); do
+            [[ $key == grid.* ]] || key=$axis$key
             [[ $key == $current* ]] || continue
             rest=${key#$current}
             [[ $rest == *.* ]] && rest=${rest%%.*}.
             found+=($current$rest)
         done
         compadd -S '' -- ${(u)found}
-        (( CURRENT == first )) && compadd -- $(_lcprobe_words "sub $command")
         _files -g '*.(yaml|yml)(-.)'
     fi
 }
@@ -130,6 +143,9 @@ function __lcprobe
     else if test (count $words) -gt 1
         set command $words[2]
     end
+    set -l sub (__lcprobe_words "sub $command")
+    set -l axis
+    string match -q -- 'grid.*' $current; and set axis grid.
     if test -z "$command"
         printf '%s\n' (__lcprobe_words commands) --help --version
     else if contains -- $words[-1] --help -h
@@ -141,17 +157,21 @@ function __lcprobe
         for value in (__lcprobe_values "$key")
             echo "$key=$value"
         end
-    else
+    else if test -n "$sub" -a (count $words) -eq $first
+        printf '%s\n' $sub
+    else if test (count (__lcprobe_words "without files $command")) -eq 0
         for key in (__lcprobe_words "keys $command")
+            string match -q -- 'grid.*' $key; or set key "$axis$key"
             if string match -q -- "$current*" $key
                 set -l rest (string sub -s (math (string length -- "$current") + 1) -- $key)
                 string match -q -- '*.*' $rest; and set rest (string split -m 1 . -- $rest)[1].
                 echo "$current$rest"
             end
         end | sort -u
-        test (count $words) -eq $first; and __lcprobe_words "sub $command"
         __fish_complete_directories "$current" ''
-        for path in $current*.yaml $current*.yml
+        set -l typed (string replace -r -- '^~/' "$HOME/" "$current")
+        for path in $typed*.yaml $typed*.yml
+            string match -q -- '~/*' "$current"; and set path (string replace -- "$HOME/" '~/' $path)
             echo $path
         end
     end
@@ -198,23 +218,17 @@ def _filled(script: str, cases: str, values: str, programs: str) -> str:
     return script.replace("@CASES@", cases).replace("@VALUES@", values).replace("@PROGRAMS@", programs)
 
 
-def _keys(words: Words, command: str) -> dict[str, list[str]]:
-    """The keys of a command."""
-    if command in WITHOUT_SETTINGS:
-        return {}
-    return {**words.explain_keys, **words.keys} if command == "explain" else words.keys
-
-
 def _tables(words: Words) -> dict[str, list[str]]:
     tables = {f"program {program}": [command] for program, command in PROGRAMS.items() if command}
     tables |= {"commands": words.commands, "names": words.names}
     for command in words.commands:
         tables[f"options {command}"] = words.options[command]
         tables[f"sub {command}"] = words.sub.get(command, [])
-        tables[f"keys {command}"] = [f"{key}=" for key in _keys(words, command)]
+        tables[f"keys {command}"] = [f"{key}=" for key in words.keys_of(command)]
+        tables[f"without files {command}"] = ["yes"] if command in WITHOUT_FILES else []
     return tables
 
 
 def _values(words: Words) -> dict[str, list[str]]:
     """Values by key."""
-    return {**words.explain_keys, **words.keys}
+    return {key: values for own in words.own_keys.values() for key, values in own.items()} | words.keys

@@ -5,13 +5,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lcprobe.cli.help import INTRODUCTIONS, OVERVIEW
+from lcprobe.cli.help import INTRODUCTIONS, OVERVIEW, WITH_OWN_SETTINGS, own_settings
 from lcprobe.cli.pages import KINDS, LISTS
 from lcprobe.config import Config
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL
-from lcprobe.probing.explain.config import ExplainConfig
 from lcprobe.schema import describe_fields
 from lcprobe.tasks.presets import PRESETS
 
@@ -19,18 +18,22 @@ OPTION = re.compile(r"^ {2}(--[a-z-]+)|[\[ ](--[a-z-]+)[\] ;:]", re.MULTILINE)
 COMMAND = re.compile(r"^ {2}([a-z]+) {2,}\S", re.MULTILINE)
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 """What a value or a name may consist of; it needs no quotes in a shell."""
-WITHOUT_SETTINGS = {"kernels", "score", "sync", "completion"}
+WITHOUT_SETTINGS = {"kernels", "score", "sync", "figure", "table", "completion"}
 """Commands that take no keys of the config."""
+WITHOUT_FILES = {"kernels", "completion"}
+"""Commands that take no files and folders."""
+ANY_AXIS = "grid.seed"
+"""Stands for all keys of `grid`: they are any keys."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """options, keys: by command, the latter by a key's name with its values, empty where these are free. names: after
-    --help. sub: the words that follow a command at once."""
+    """options: by command. keys: of the config, by name with their values, empty where these are free. own_keys: by
+    command, those that only it takes. names: after --help. sub: the words that follow a command at once."""
 
     options: dict[str, list[str]]
     keys: dict[str, list[str]]
-    explain_keys: dict[str, list[str]]
+    own_keys: dict[str, dict[str, list[str]]]
     names: list[str]
     sub: dict[str, list[str]]
 
@@ -39,13 +42,21 @@ class Words:
         """All commands."""
         return list(self.options)
 
+    def keys_of(self, command: str) -> dict[str, list[str]]:
+        """The keys of a command: its own and, unless it is told nothing of the config, those of the config."""
+        own = self.own_keys.get(command, {})
+        return own if command in WITHOUT_SETTINGS else {**own, **self.keys}
+
 
 def completion_words(shells: Iterable[str], data_commands: Iterable[str]) -> Words:
     """Everything that can be completed. shells, data_commands: what follows `completion` and `data`."""
     commands = [name for name in COMMAND.findall(OVERVIEW) if name in INTRODUCTIONS]
     options = {name: _options(INTRODUCTIONS[name]) for name in commands}
     names = {*LISTS, *PRESETS, *(name for kind in KINDS.values() for name in kind.registry)}
-    own = {key: _values(kind) for key, kind, _, _ in describe_fields(ExplainConfig, "")}
+    settings = {command: own_settings(command) for command in WITH_OWN_SETTINGS}
+    own = {
+        command: {k: _values(kind) for k, kind, _, _ in describe_fields(cls, "")} for command, cls in settings.items()
+    }
     sub = {"data": list(data_commands), "completion": list(shells)}
     return Words(options, config_keys(), own, sorted(name for name in names if re.fullmatch(r"[\w./-]+", name)), sub)
 
@@ -57,6 +68,7 @@ def config_keys() -> dict[str, list[str]]:
     keys["pe.extend"] = ["none", *EXTENSIONS]
     keys["train.extend"] = list(EXTENSIONS)
     del keys["model.mixers"], keys["grid"]
+    keys[ANY_AXIS] = []
     for mixer in MIXERS:
         for key, kind, _, _ in describe_fields(MIXERS.load(mixer).Config, f"model.mixers.{mixer}"):
             keys[key] = _values(kind)
