@@ -1,21 +1,23 @@
 """`lcprobe sync`: sends what was tracked offline to W&B, every run once.
 
 A run that was interrupted, or probed after training, has several W&B folders, of which the newest has everything: it
-alone is sent, and replaces what W&B has of the run. What was sent is remembered by content and server beside it, so
-that the next call sends what is new. W&B's own client uploads.
+alone is sent, and replaces what W&B has of the run. Where the process of the newest was killed before it had
+everything, it is an older one, and that is said. What was sent is remembered by content and server beside it, so that
+the next call sends what is new. W&B's own client uploads.
 """
 
 import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lcprobe.errors import ConfigError, ServerError
 from lcprobe.files import digest_file, read_json, write_json
 from lcprobe.locks import file_lock
 from lcprobe.studies.console import say
+from lcprobe.studies.tracking.log_file import read_log
 from lcprobe.studies.tracking.modes import has_credentials, server, unreachable
 from lcprobe.words import counted
 
@@ -45,12 +47,14 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done. send: the newest folder of each run, where it is offline and not sent. sent: runs that the
-    server has. superseded: folders of which a newer one has everything."""
+    """What is to be done. send: the newest whole folder of each run, where it is offline and not sent. sent: runs
+    that the server has. superseded: folders of which another one has everything. notes: on folders that are passed over,
+    though they are newer."""
 
     send: list[Tracked]
     sent: int
     superseded: int
+    notes: list[str] = field(default_factory=list)
 
 
 def sync(folders: list[Path]) -> None:
@@ -70,11 +74,12 @@ def sync(folders: list[Path]) -> None:
         raise ServerError(f"W&B: {reason}; nothing was sent")
     with file_lock(folders[0] / ".sync", f"{folders[0]}", wait="sends it to W&B"):
         plan = plan_of(found, address)
+        say(*plan.notes)
         failed = _send(plan.send, address)
     for one in plan.send:
         if one not in failed:
             say(f"sent: {one.log.parent}")
-    there = f"{plan.sent} there already, {counted(plan.superseded, 'folder')} superseded by newer ones"
+    there = f"{plan.sent} there already, {counted(plan.superseded, 'folder')} superseded by others"
     say(f"{counted(len(plan.send) - len(failed), 'run')} sent to {address} ({there})")
     if failed:
         names = ", ".join(str(one.log.parent) for one in failed)
@@ -93,14 +98,36 @@ def tracked_in(folder: Path) -> list[Tracked]:
 
 def plan_of(found: list[Tracked], address: str) -> Plan:
     """What is to be sent to a server. A run that went on online is there."""
-    newest: dict[str, Tracked] = {}
-    for one in found:
-        if one.id not in newest or one.begun > newest[one.id].begun:
-            newest[one.id] = one
-    send = [one for one in newest.values() if one.offline and not one.is_sent(address)]
-    offline = {one.log for one in found if one.offline}
-    superseded = offline - {one.log for one in newest.values()}
-    return Plan(sorted(send, key=lambda one: one.begun), len(newest) - len(send), len(superseded))
+    runs: dict[str, list[Tracked]] = {}
+    for one in sorted(found, key=lambda one: (one.begun, one.offline)):
+        runs.setdefault(one.id, []).append(one)
+    notes: list[str] = []
+    chosen = [one for folders in runs.values() if (one := _whole(folders, notes)) is not None]
+    send = [one for one in chosen if one.offline and not one.is_sent(address)]
+    superseded = {one.log for one in found if one.offline} - {one.log for one in chosen}
+    return Plan(sorted(send, key=lambda one: one.begun), len(chosen) - len(send), len(superseded), notes)
+
+
+def _whole(folders: list[Tracked], notes: list[str]) -> Tracked | None:
+    """The newest folder of a run that has all that an older one has, with notes on newer ones; None: no folder has
+    anything. folders: in the order of time. What a folder that was online
+    lacks, the server has."""
+    chosen, logged, passed = None, None, list[tuple[Tracked, str]]()
+    for one in reversed(folders):
+        own = read_log(one.log)
+        if own is None and chosen is None:
+            passed.append((one, "it is empty or torn"))
+        if own is None or (logged is not None and logged.replaces(own)):
+            continue
+        if chosen is not None and logged is not None:
+            more = f"goes to {own.tokens:,.0f} tokens" if own.tokens > logged.tokens else "has more results"
+            passed.append((chosen, f"it was cut off, an older one {more}"))
+        chosen, logged = one, own
+        if not one.offline:
+            break
+    instead = "nothing is sent of its run" if chosen is None else f"{chosen.log.parent.name} is taken instead"
+    notes += [f"{one.log.parent}: {why}; {instead}" for one, why in passed]
+    return chosen
 
 
 def _send(runs: list[Tracked], address: str) -> list[Tracked]:

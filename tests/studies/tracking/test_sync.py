@@ -1,5 +1,7 @@
-"""Which of the folders of W&B are sent: of each run the newest, once, by content and server."""
+"""Which of the folders of W&B are sent: of each run the newest that is whole, once, by content and server."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,40 @@ from lcprobe.studies.tracking.sync import SENT, plan_of, sync, tracked_in
 HERE, THERE = "https://here.example.org", "https://there.example.org"
 
 
-def folder_of(study: Path, run: str, begun: str, id: str, offline: bool = True, content: str = "rows") -> Path:
+def log_of(
+    losses: Mapping[int, float] = {}, summary: tuple[str, ...] = (), exit_code: int | None = 0, id="5eed-a"
+) -> bytes:
+    """A log as W&B's client writes it, with records longer than what is left of a block."""
+    from wandb.proto import wandb_internal_pb2 as pb
+
+    records = [pb.Record(run=pb.RunRecord(run_id=id))]
+    for tokens, loss in losses.items():
+        row = {"tokens": tokens, "train/loss": loss, "note": "x" * 20_000}
+        items = [pb.HistoryItem(nested_key=[key], value_json=json.dumps(value)) for key, value in row.items()]
+        records.append(pb.Record(history=pb.HistoryRecord(item=items)))
+    items = [pb.SummaryItem(nested_key=[name], value_json="1") for name in summary]
+    records.append(pb.Record(summary=pb.SummaryRecord(update=items)))
+    if exit_code is not None:
+        records.append(pb.Record(exit=pb.RunExitRecord(exit_code=exit_code)))
+    data = bytearray(b":W&B\xe1\xbe\x00")
+    for record in map(pb.Record.SerializeToString, records):
+        first = True
+        while first or record:
+            left = 32768 - len(data) % 32768
+            if left < 7:
+                data += bytes(left)
+                continue
+            piece, record = record[: left - 7], record[left - 7 :]
+            kind = (1 if first else 4) if not record else (2 if first else 3)
+            data += bytes(4) + len(piece).to_bytes(2, "little") + bytes([kind]) + piece
+            first = False
+    return bytes(data)
+
+
+def folder_of(study: Path, run: str, begun: str, id: str, offline: bool = True, content: bytes | None = None) -> Path:
     folder = study / run / "wandb" / f"{'offline-' if offline else ''}run-20261130_{begun}-{id}"
     folder.mkdir(parents=True)
-    (folder / f"run-{id}.wandb").write_text(content)
+    (folder / f"run-{id}.wandb").write_bytes(log_of(id=id) if content is None else content)
     return folder
 
 
@@ -41,8 +73,48 @@ def test_the_newest_folder_of_each_run_is_sent_unless_it_is_there(study):
         write_json(one.log.parent / SENT, {HERE: digest_file(one.log)})
     assert plan_of(found, HERE).send == []
     assert len(plan_of(found, THERE).send) == 2
-    next(one for one in plan.send if one.id == "5eed-c").log.write_text("more rows")
+    next(one for one in plan.send if one.id == "5eed-c").log.write_bytes(log_of({1: 0.5}))
     assert [one.id for one in plan_of(found, HERE).send] == ["5eed-c"]
+
+
+TRAINED, PROBED = {1: 9.0, 2: 8.0, 3: 7.0}, ("eval/a@64",)
+
+
+@pytest.mark.parametrize(
+    ("newest", "taken"),
+    [
+        (b"", "old"),
+        (b":W&B\xe1\xbe\x00", "old"),
+        (log_of(TRAINED, PROBED)[:30], "old"),
+        (log_of({1: 9.0, 2: 8.0}, exit_code=None), "old"),
+        (log_of({}, exit_code=None), "old"),
+        (log_of(TRAINED, exit_code=None), "old"),
+        (log_of(TRAINED, exit_code=255), "old"),
+        (log_of(TRAINED, (*PROBED, "eval/b@64"), exit_code=None), "new"),
+        (log_of(TRAINED), "new"),
+        (log_of(TRAINED | {4: 6.0}, exit_code=None), "new"),
+        (log_of({1: 9.0, 2: 7.5}, exit_code=None), "new"),  # another training, which was begun anew
+    ],
+)
+def test_a_newer_folder_that_is_not_whole_does_not_replace_an_older_one(tmp_path, capsys, newest, taken):
+    old = folder_of(tmp_path, "a", "100000", "5eed-a", content=log_of(TRAINED, PROBED))
+    new = folder_of(tmp_path, "", "110000", "5eed-a", content=newest)
+    plan = plan_of(tracked_in(tmp_path), HERE)
+    assert [one.log.parent for one in plan.send] == [{"old": old, "new": new}[taken]]
+    assert plan.superseded == 1
+    assert [note.startswith(f"{new}: ") and note.endswith(f"{old.name} is taken instead") for note in plan.notes] == (
+        [True] if taken == "old" else []
+    )
+
+
+def test_what_went_on_online_is_there_and_a_torn_folder_alone_is_not_sent(tmp_path):
+    folder_of(tmp_path, "a", "100000", "5eed-a", content=log_of(TRAINED, PROBED))
+    folder_of(tmp_path, "a", "110000", "5eed-a", offline=False, content=log_of({}, ("eval/b@64",), None))
+    folder_of(tmp_path, "b", "100000", "5eed-b", content=b"")
+    plan = plan_of(tracked_in(tmp_path), HERE)
+    assert (plan.send, plan.sent) == ([], 1)
+    assert len(plan.notes) == 1
+    assert "nothing is sent of its run" in plan.notes[0]
 
 
 def test_nothing_is_sent_without_credentials_answer_or_runs(study, tmp_path_factory, monkeypatch):
