@@ -8,11 +8,13 @@ from typing import Any
 
 
 class Tracker(ABC):
-    """Receives results. Never raises, never waits for a network, never has the only copy."""
+    """Receives results. Its methods never raise and never wait for a network; it never has the only copy. (Before the
+    first one of a process is made, a server that W&B has credentials for is asked once, for at most 5 seconds:
+    `studies/tracking/modes`.)"""
 
     @abstractmethod
     def metrics(self, values: Mapping[str, float | int]) -> None:
-        """Scalars at one point of a run; every row carries its own x-axis (`tokens`, `probe/length`)."""
+        """Scalars at one point of a run; every row carries its own x-axis (`tokens`, `eval/length`)."""
 
     @abstractmethod
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from lcprobe.locks import process_tag
 from lcprobe.studies.planning.costs import matching_table
 from lcprobe.studies.planning.plan import make_plan
 from lcprobe.studies.tracking import read_metrics
+from lcprobe.studies.tracking.log_file import read_log
 from tests.tiny import write_config
 
 
@@ -293,6 +294,34 @@ def test_wandb_has_one_run_for_each_model_and_the_newest_folder_is_whole(study, 
     assert [row["eval/length"] for row in curve] == [64, 128]
     names = {name for row in curve for name in row if name.startswith("eval/")}
     assert names == {"eval/length", "eval/single/accuracy", "eval/multikey/accuracy"}, "controls have one length"
+
+
+def test_a_second_question_leaves_a_folder_of_wandb_with_the_results_of_both(study, tmp_path):
+    """Offline the newest folder alone is sent: it has to have the first question's, whose report is kept."""
+    copy, before = tmp_path / "copy", set(ids_of(study).values())
+    shutil.copytree(study, copy)
+    first = {inspect(path, summary=True)["name"]: inspect(path, summary=True)["summary"] for path in before}
+    other = "probe.grids=[{tasks: [multikey], lengths: [1, 4], depths: 3, n: 4}]"
+    assert evaluate_main([str(copy), other, "probe.context=null"]) == 0
+    for path in set((copy / "wandb").glob("offline-run-*")) - {copy / "wandb" / old.name for old in before}:
+        name = inspect(path, summary=True)["name"]
+        if name not in ("tiny/mamba2", "tiny/hybrid"):
+            continue
+        summary, rows = inspect(path, summary=True)["summary"], rows_of(inspect(path))
+        assert {f"eval/{task}" for task in ("single@128", "multikey@64", "multikey@256")} <= set(summary)
+        assert summary["eval/multikey@64/n"] == 12, "of one name, the latest"
+        kept = {
+            key: value for key, value in first.pop(name).items() if key.startswith(("eval/single", "train/final"))
+        }
+        assert kept.items() <= summary.items()
+        assert [row["eval/length"] for row in rows if "eval/length" in row] == [64, 128, 256]
+        assert sum("train/loss" in row for row in rows) == 24
+        logged = read_log(next(path.glob("*.wandb")))
+        assert logged.exit_code == 0
+        assert logged.losses == {row["tokens"]: row["train/loss"] for row in rows if "train/loss" in row}
+        own = {key for row in (*rows, summary) for key in row if not key.startswith("_")}
+        assert {key for key in logged.names if not key.startswith("_")} == own
+    assert list(first) == ["tiny/probe"]
 
 
 def test_what_an_evaluation_says_has_one_name_for_all_models(study):

@@ -145,7 +145,7 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
             told = Trackers([tracker, ReportProgress(display)])
             report = write_report(study, probed.records, out, told, probed.context, episodes, config.study.names)
         track_report(tracker, report, config.study.name, home)
-    track_models(session, config, report.results, names_of(study, config.study.names))
+    track_models(session, config, report.results, names_of(study, config.study.names), question.digest)
     remove_leftovers(home)
     say_report(report)
 

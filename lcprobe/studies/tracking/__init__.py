@@ -1,11 +1,14 @@
 """Where results are tracked: metrics.csv always, and W&B where it is wanted and can be had. Neither can stop a run.
 
-metrics_csv.py     the rows of a run as a file
-wandb_mode.py      off, offline or online: what is wanted, what the environment allows, whether the server is there
-identity.py        ids of W&B runs, which stay when a study is resumed, requeued, probed again or moved
-wandb_tracker.py   one W&B run
-eval_values.py     what an evaluation says about a model, under names that all models share
-sync.py            sends what was tracked offline: every run once
+trackers.py           several trackers as one
+metrics_csv.py        the rows of a run as a file
+modes.py              off, offline or online: what is wanted, what the environment allows, whether the server is there
+identity.py           ids of W&B runs, which stay when a study is resumed, requeued, probed again or moved
+wandb_tracker.py      one W&B run
+eval_values.py        what an evaluation says about a model, under names that all models share
+kept_evaluations.py   what all evaluations have said about a model so far
+sync.py               sends what was tracked offline: every run once
+log_file.py           what the log of an offline run has
 """
 
 from lcprobe.studies.tracking.metrics_csv import CsvTracker, final_loss, read_metrics

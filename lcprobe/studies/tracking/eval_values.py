@@ -47,11 +47,14 @@ def eval_curves(results: Results, model: str) -> list[Values]:
     return [{LENGTH: length, **row} for length, row in at.items()]
 
 
-def is_said(row: Mapping[str, float | int], summary: Mapping[str, object]) -> bool:
-    """Whether a summary of before has what a row of the curves says, so that the row was logged with it."""
-    at = f"@{row[LENGTH]}" if LENGTH in row else ""
-    accuracies = {name.removesuffix("/accuracy"): v for name, v in row.items() if name.endswith("/accuracy")}
-    return bool(at and accuracies) and all(summary.get(f"{name}{at}") == v for name, v in accuracies.items())
+def unsaid(row: Mapping[str, float | int], summary: Mapping[str, object]) -> Mapping[str, float | int]:
+    """What a row has that was not logged before: of a curve's row not the accuracies that a summary of before has,
+    since they were logged with it; empty where nothing is left."""
+    accuracies = {name for name in row if LENGTH in row and name.endswith("/accuracy")}
+    said = {n for n in accuracies if summary.get(f"{n.removesuffix('/accuracy')}@{row[LENGTH]}") == row[n]}
+    if accuracies and said == accuracies:
+        return {}
+    return {name: value for name, value in row.items() if name not in said}
 
 
 def _slices(results: Results, model: str) -> Iterator[tuple[PanelKey, str, int, Slice]]:

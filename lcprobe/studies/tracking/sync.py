@@ -48,8 +48,8 @@ class Tracked:
 @dataclass(frozen=True)
 class Plan:
     """What is to be done. send: the newest whole folder of each run, where it is offline and not sent. sent: runs
-    that the server has. superseded: folders of which another one has everything. notes: on folders that are passed over,
-    though they are newer."""
+    that the server has. superseded: folders of which another one has everything. notes: on folders that are passed
+    over, though they are newer."""
 
     send: list[Tracked]
     sent: int

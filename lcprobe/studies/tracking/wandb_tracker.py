@@ -18,7 +18,7 @@ from typing import Any, Literal
 from lcprobe.config import TrackConfig
 from lcprobe.errors import LcprobeError, StoppedEarly, Terminated
 from lcprobe.files import read_json, write_json
-from lcprobe.studies.tracking.eval_values import LENGTH, is_said
+from lcprobe.studies.tracking.eval_values import LENGTH, unsaid
 from lcprobe.studies.tracking.identity import run_id
 from lcprobe.studies.tracking.modes import Mode, stay_offline, wandb_mode
 from lcprobe.tracking import Tracker
@@ -76,8 +76,8 @@ class WandbTracker(Tracker):
     """One W&B run. After any failure it does nothing, and the program goes on.
 
     folder: W&B's own files go into its folder wandb. goes_on: online, the run is resumed; else what it had is
-    replaced, as its folder is. rows: those of metrics.csv when it goes on; what W&B does not have of them is logged
-    first: online the last ones, offline all.
+    replaced, as its folder is. rows: those of metrics.csv and of its evaluations when it goes on; what W&B does not
+    have of them is logged first: online the last ones, offline all.
     """
 
     def __init__(
@@ -110,8 +110,9 @@ class WandbTracker(Tracker):
     def metrics(self, values: Mapping[str, float | int]) -> None:
         """Log a row, without W&B's step, unless W&B has it from before: of training by its tokens, of an evaluation
         where its summary has the same values."""
-        if values.get("tokens", math.inf) > self._logged and not is_said(values, self._before):
-            self._try(lambda run: run.log(dict(values)))
+        fresh = unsaid(values, self._before) if values.get("tokens", math.inf) > self._logged else {}
+        if fresh:
+            self._try(lambda run: run.log(dict(fresh)))
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log rows as a W&B table."""

@@ -16,6 +16,7 @@ from lcprobe.studies.tracking import (
     read_metrics,
     wandb_mode,
 )
+from lcprobe.studies.tracking.kept_evaluations import KEPT, merged, read_kept
 from lcprobe.studies.tracking.wandb_tracker import JobType, agent_run_id, saved_run
 from lcprobe.tracking import Tracker
 from lcprobe.training.checkpoint import latest
@@ -28,11 +29,16 @@ def run_tracker(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int,
     if is_main():
         table, track = CsvTracker(folder / "metrics.csv", tokens_done), run.config.track
         trackers.append(table)
+        if not tokens_done:
+            (folder / KEPT).unlink(missing_ok=True)  # what was said of the run that this one replaces
         study = Path(run.config.study.folder) / run.config.study.name
         if wandb_mode(track, study) != "off":
             wandb = _wandb(run, study, folder, data, job_type)
             wandb.save(folder)
-            trackers.append(WandbTracker(track, wandb, folder, goes_on=tokens_done > 0, rows=table.rows))
+            evaluated = merged(read_kept(folder / KEPT))
+            rows = [*table.rows, *evaluated.curves]
+            trackers.append(WandbTracker(track, wandb, folder, goes_on=tokens_done > 0, rows=rows))
+            trackers[-1].summary(evaluated.summary)
     return Trackers(trackers)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.write import Report
 from lcprobe.config import Config
-from lcprobe.errors import CheckpointError, LockedError
+from lcprobe.errors import CheckpointError, LockedError, shorten
+from lcprobe.files import digest_json
 from lcprobe.locks import folder_lock
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.session import Session
@@ -23,9 +24,11 @@ from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.status import read_status
 from lcprobe.studies.tracking import WandbRun, WandbTracker, read_metrics, wandb_mode
 from lcprobe.studies.tracking.eval_values import eval_curves, eval_summary
+from lcprobe.studies.tracking.kept_evaluations import KEPT, Evaluation, keep, merged, read_kept
 from lcprobe.studies.tracking.wandb_tracker import saved_run
 from lcprobe.studies.training.tracking import track_final
 from lcprobe.tracking import NoTracker, Tracker
+from lcprobe.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -63,42 +66,55 @@ def track_report(tracker: Tracker, report: Report, name: str, home: Path) -> Non
     tracker.artifact(f"{name}-records", "records", files)
 
 
-def track_models(session: Session, config: Config, results: Results, names: Mapping[str, str]) -> None:
-    """Track what was found of each model in its own run. names: of models, as the results have them."""
+def track_models(session: Session, config: Config, results: Results, names: Mapping[str, str], question: str) -> None:
+    """Track what was found of each model in its own run, with what was found by other questions. names: of models, as
+    the results have them; question: the digest of what was asked."""
     if wandb_mode(config.track, session.out) == "off":
         return
+    replaced: set[str] = set()
     for variant in session.variants:
-        folder = _training_run(session, variant)
+        folder, name = _training_run(session, variant), names.get(variant.name, variant.name)
+        found = Evaluation(question, eval_summary(results, name), eval_curves(results, name))
         try:
             with nullcontext() if folder is None else folder_lock(folder):
-                _track_model(session, config, results, variant, names.get(variant.name, variant.name), folder)
+                replaced |= set(_track_model(session, config, results, variant, name, folder, found))
         except LockedError:
             log.warning("W&B: %s is being trained; its values are sent when it is probed next", variant.name)
+    if replaced:
+        line = "W&B: %s of other questions replaced by this one's, since they have one name: %s"
+        log.info(line, counted(len(replaced), "value"), shorten(", ".join(sorted(replaced)), 80))
 
 
 def _track_model(
-    session: Session, config: Config, results: Results, variant: Variant, name: str, folder: Path | None
-) -> None:
+    session: Session,
+    config: Config,
+    results: Results,
+    variant: Variant,
+    name: str,
+    folder: Path | None,
+    found: Evaluation,
+) -> list[str]:
     """name: of the model in the results. folder: of the training run that is resumed; None: it has a run of its
-    own."""
-    saved = None if folder is None else saved_run(folder)
+    own. Returns names of values of other questions that are replaced."""
+    saved, ended = None if folder is None else saved_run(folder), None
     if folder is None or saved is None:
-        tracker, ended = (
-            WandbTracker(config.track, _eval_run(session, config, results, variant, name), session.out),
-            None,
-        )
+        run = _eval_run(session, config, results, variant, name)
+        kept = session.out / f"wandb_eval-{digest_json(run.run)[:10]}.json"
+        tracker = WandbTracker(config.track, run, session.out)
     else:
-        rows = read_metrics(folder / "metrics.csv")
+        kept, rows = folder / KEPT, read_metrics(folder / "metrics.csv")
         tracker = WandbTracker(config.track, saved, session.out, goes_on=True, rows=rows)
-        ended = None
         if read_status(folder).get("status") == "done":
             track_final(tracker, folder, variant.target.config)
         else:
             ended = CheckpointError(f"{folder.name} is not trained to its end")
-    for row in eval_curves(results, name):
+    replaced = keep(kept, found)
+    everything = merged(read_kept(kept))
+    for row in everything.curves:
         tracker.metrics(row)
-    tracker.summary(eval_summary(results, name))
+    tracker.summary(everything.summary)
     tracker.finish(ended)
+    return replaced
 
 
 def _training_run(session: Session, variant: Variant) -> Path | None:
