@@ -180,17 +180,21 @@ def _differences(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
 
 def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     by_seed: dict[tuple[str, int], list[str]] = {}
+    repeated = False
     for run in runs:
         if run.extension == AS_TRAINED and run.tuned != PUBLISHED:
             by_seed.setdefault((run.group, run.seed), []).append(run.name)
     for (group, seed), names in by_seed.items():
         if len(names) > 1:
+            repeated = True
             text = f"{group}: seed {seed} is there {len(names)} times ({listed(names)}). That is one training seed: "
             text += f"models are compared by {names[0]} alone."
-            yield Sentence(READ_FIRST, text, True, kind="A training seed that is there twice")
+            yield Sentence(
+                READ_FIRST, text, True, kind="Training seeds that count once", about=(f"{group} seed {seed}",)
+            )
     groups = {run.group: len({r.seed for r in runs if r.group == run.group}) for run in runs}
     counted = listed(f"{group} {n}" for group, n in groups.items())
-    if len(groups) > 1 and min(groups.values()) < 2:
+    if (len(groups) > 1 or repeated) and min(groups.values()) < 2:
         text = (
             f"Training seeds per model: {counted}. With one seed every statement is about these runs, and none about "
         )

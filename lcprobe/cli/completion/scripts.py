@@ -169,8 +169,9 @@ function __lcprobe
             end
         end | sort -u
         __fish_complete_directories "$current" ''
-        set -l typed (string replace -r -- '^~/' "$HOME/" "$current")
-        for path in $typed*.yaml $typed*.yml
+        set -l typed (string replace -r -- '^~/' "$HOME/" (string trim -l -c "\"'" -- "$current"))
+        for path in $typed*
+            string match -qr -- '[.]ya?ml$' $path; or continue
             string match -q -- '~/*' "$current"; and set path (string replace -- "$HOME/" '~/' $path)
             echo $path
         end

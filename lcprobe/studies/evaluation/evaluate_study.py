@@ -21,6 +21,7 @@ from lcprobe.studies.console import note_lines, say
 from lcprobe.studies.evaluation.costs.read_tokens import prompts_of
 from lcprobe.studies.evaluation.costs.tables import print_costs
 from lcprobe.studies.evaluation.costs.untrained import known_shape, plan_untrained, planned_runs
+from lcprobe.studies.evaluation.groups import group_names
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.published import is_published
 from lcprobe.studies.evaluation.readers import reader_key
@@ -273,7 +274,7 @@ def print_grid(session: Session, full: bool = False) -> None:
 def _what_is_probed(targets: list[ProbeTarget], n: int) -> tuple[str, str]:
     """`3 models` and `model`; `9 runs of 3 models` and `run` where training seeds make more of them, `6 variants of 3
     models` where methods or templates do."""
-    models = len({target.config.study.group or target.name for target in targets})
+    models = len({names.group for names in group_names(targets)})
     if models == n:
         return counted(n, "model"), "model"
     one = "run" if n == len(targets) else "variant"

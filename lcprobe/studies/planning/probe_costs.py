@@ -58,7 +58,7 @@ class Prompts:
 @dataclass(frozen=True)
 class ProbedModel:
     """A model to probe. cost: at a length; sizes: None where its mixers are not ours; blocks: that can be on
-    different GPUs; half: whether its weights are kept in two bytes; count: models that have this row in common;
+    different GPUs; half: whether its weights are kept in two bytes; count: runs that have this row in common;
     served: whether a server has it; knows_state: whether its cost has its state."""
 
     name: str
@@ -161,7 +161,7 @@ def probe_cost_row(
         rows //= 2
     need, taken = memory(worst, model, probe, rows), sum(hours(p, model, device, probe.batch_tokens) for p in prompts)
     row: dict[str, Value] = {
-        "model": model.name + (f" ({model.count} models)" if model.count > 1 else ""),
+        "model": model.name + (f" ({model.count} runs)" if model.count > 1 else ""),
         "parameters": model.cost(prompts[0].length).params,
         "length": worst.length,
         "prompt tokens": model.count * sum(one.tokens for one in prompts),

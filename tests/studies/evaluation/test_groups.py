@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 
 from lcprobe.analysis.findings.results import analyse
+from lcprobe.analysis.report.answer.headline import headline_tables
+from lcprobe.analysis.report.answer.limits import folded_limits
 from lcprobe.analysis.report.flags import flags
+from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.config import Config, parse
 from lcprobe.files import write_json
+from lcprobe.studies.evaluation.costs.tables import print_costs
+from lcprobe.studies.evaluation.evaluate_study import _what_is_probed
 from lcprobe.studies.evaluation.groups import group_names, group_notes
+from lcprobe.studies.evaluation.reporting.screen import table_text, title_of
 from lcprobe.studies.evaluation.sources import TrainedCheckpoint
 from lcprobe.studies.evaluation.targets import ProbeTarget, _at_step
+from lcprobe.studies.evaluation.variants import Variant
+from lcprobe.studies.planning.probe_costs import Prompts
 from lcprobe.training.checkpoint import Progress
 from tests.analysis import fabricated
 
@@ -175,3 +183,36 @@ def test_the_same_seed_twice_is_one_training_seed_and_said():
     assert any(text.startswith("Training seeds per model: a 1, b 2.") for text in texts)
     (contrast,) = [c for c in results.contrasts if c.kind == "models"]
     assert (contrast.seeds, contrast.verdict) == (None, "higher on these runs")
+    (table,) = headline_tables(results)
+    assert [(row.seeds, row.repeats) for row in table.rows] == [(1, 1), (2, 0)]
+    own = [score.estimate for score in table.rows[0].scores]
+    assert {e.n for e in own if isinstance(e, Proportion)} == {250}  # trials of one run: the interval is its own
+    assert title_of(table)[1].count("n = 250 of each of 1 to 2 seeds") == 1
+    assert any(line.startswith("a (1 seed, twice)") for line in table_text(table, None))
+    lines = [limit.line for limit in folded_limits(list(flags(results)))]
+    assert "Training seeds that count once: a seed 0" in lines
+    assert "One training seed: 1 model (a)" in lines
+
+
+def test_one_model_whose_seed_is_there_twice_has_one_training_seed():
+    runs = [fabricated.run(f"{study}.a", group="a", seed=0) for study in ("x", "y")]
+    cells = fabricated.plan(["multikey"], lengths=(128,), n=20)
+    behaviours = {r.name: lambda c: np.full(len(c["task"]), 0.5) for r in runs}
+    results = analyse(
+        fabricated.study(runs, [fabricated.task("multikey", 4)], cells), fabricated.records(behaviours, cells)
+    )
+    assert "One training seed: 1 model (a)" in [limit.line for limit in folded_limits(list(flags(results)))]
+
+
+def test_models_of_one_name_are_counted_and_planned_as_the_table_has_them(run, capsys):
+    """Two studies call `att` what are two models, one of which has two seeds."""
+    model = {"layout": "attention+mlp", "d_model": 32, "d_ff": 32, "vocab_size": 4096}
+    model["mixers"] = {"attention": {"head_dim": 16}}
+    targets = [run("one", "att", seed, model=model, train={"lr": 0.01}) for seed in (0, 1)]
+    targets.append(run("two", "att", 0, model=model, train={"lr": 0.1}))
+    assert _what_is_probed(targets, 3) == ("3 runs of 2 models", "run")
+    work = {t.name: (Variant(t, None), [Prompts(128, 10)]) for t in targets}
+    print_costs(work, targets[0].config, full=True)
+    printed = capsys.readouterr().out
+    assert "att-lr=0.01 (2 runs)" in printed
+    assert "models)" not in printed

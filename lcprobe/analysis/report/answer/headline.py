@@ -38,7 +38,8 @@ class Score:
 class HeadlineRow:
     """One model. effective, reach: in tokens, such as `≥ 512`, `128 to 256 (2 of 3 seeds)`, or why there is none;
     multiple: effective length over training length, `≥ 4×`, empty where seeds differ or there is none; longest: the
-    largest effective length of a seed, 0 where there is none."""
+    largest effective length of a seed, 0 where there is none; repeats: runs that are left out, as their seed is there
+    already."""
 
     model: str
     seeds: int
@@ -48,6 +49,7 @@ class HeadlineRow:
     multiple: str
     reach: str
     longest: int
+    repeats: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,17 @@ def _table(results: Results, task: str) -> HeadlineTable:
         scores = tuple(_score(results, group, task, format, length) for length in lengths)
         reach = reach_text([reaches[key] for key in keys])
         rows.append(
-            HeadlineRow(group.name, len(keys), group.context_length, scores, effective, multiple, reach, longest)
+            HeadlineRow(
+                group.name,
+                len(keys),
+                group.context_length,
+                scores,
+                effective,
+                multiple,
+                reach,
+                longest,
+                group.repeats,
+            )
         )
     counts = {s.estimate.n for row in rows for s in row.scores if isinstance(s.estimate, Proportion)}
     trained = {row.context_length for row in rows}

@@ -22,11 +22,13 @@ SEEDS = "Thick: mean over training seeds; thin: each seed."
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs that differ in their seed alone. name: their group, with its extension at evaluation, if any."""
+    """Runs that differ in their seed alone, each seed once. name: their group, with its extension at evaluation, if
+    any; repeats: runs that are left out, of a seed that is there already."""
 
     name: str
     context_length: int
     runs: tuple[RunFacts, ...]
+    repeats: int = 0
 
     @property
     def label(self) -> str:
@@ -72,11 +74,19 @@ def architectures(results: Results) -> dict[str, list[SeedGroup]]:
         groups.setdefault(f"{run.group}{extension}", []).append(run)
     return {
         architecture: sorted(
-            (SeedGroup(name, runs[0].context_length, tuple(runs)) for name, runs in groups.items()),
+            (_group(name, runs) for name, runs in groups.items()),
             key=lambda group: group.context_length,
         )
         for architecture, groups in found.items()
     }
+
+
+def _group(name: str, runs: Sequence[RunFacts]) -> SeedGroup:
+    """A seed that is there twice counts once, by its first run, as in `findings.contrasts`."""
+    by_seed: dict[int, RunFacts] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, run)
+    return SeedGroup(name, runs[0].context_length, tuple(by_seed.values()), len(runs) - len(by_seed))
 
 
 def length_styles(results: Results) -> dict[int, Style]:

@@ -7,6 +7,7 @@ from functools import cache, partial
 from lcprobe.analysis.inputs import Value
 from lcprobe.config import Config
 from lcprobe.studies.console import print_rows, say
+from lcprobe.studies.evaluation.groups import group_names
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.probe_costs import UTILISATION, Device, ProbedModel, Prompts, device_of, probe_cost_row
 from lcprobe.words import roughly, short
@@ -29,7 +30,7 @@ LENGTHS_FOLDED = 8
 
 def print_costs(work: Work, config: Config, full: bool = False) -> None:
     """Print the costs of variants: on a screen what decides, or everything. work: by variant, what it reads; variants
-    of one architecture that differ only in the seed are one row."""
+    that differ only in the seed of their model are one row."""
     probe = config.probe
     half = probe.precision == "bf16" or probe.weights == "bf16"
     device = device_of(config.study.plan_for, half)
@@ -111,10 +112,11 @@ def _time(hours: Value) -> str:
 def _rows_of(work: Work, half: bool) -> list[tuple[ProbedModel, Sequence[Prompts]]]:
     """Models with what they read; seeds of one group together."""
     found: dict[object, tuple[ProbedModel, Sequence[Prompts]]] = {}
-    for variant, prompts in work.values():
+    groups = [names.group for names in group_names([variant.target for variant, _ in work.values()])]
+    for (variant, prompts), group in zip(work.values(), groups, strict=True):
         target, source = variant.target, variant.target.source
         sizes = None if source.engine != "native" else target.config.model
-        name = (target.config.study.group or target.name) + variant.name.removeprefix(target.name)
+        name = group + variant.name.removeprefix(target.name)
         key = (name, repr(sizes), tuple(prompts))
         if key in found:
             model, own = found[key]

@@ -72,12 +72,21 @@ def table_text(table: HeadlineTable, width: int | None) -> list[str]:
 def title_of(table: HeadlineTable) -> list[str]:
     """`multikey, corpus/words/numbers`, and what the numbers are."""
     chance = "" if table.chance is None else f", chance {_short(table.chance)}"
-    n = "" if table.n is None else f", n = {table.n:,}"
-    seeds = {row.seeds for row in table.rows}
-    n += f" of {counted(min(seeds), 'seed')}" if len(seeds) == 1 and seeds != {1} else ""
     formats = "" if table.n_formats == 1 else f" (the first of {table.n_formats} formats)"
-    measure = f"exact match (95 % interval) over all depths{chance}{n}; {TRAINED} training length"
+    measure = f"exact match (95 % interval) over all depths{chance}{_trials(table)}; {TRAINED} training length"
     return [f"{table.task}, {table.format}{formats}", measure]
+
+
+def _trials(table: HeadlineTable) -> str:
+    """`, n = 300 of 3 seeds`; where models have different numbers of seeds, of each of these; empty where scores have
+    different numbers of trials."""
+    seeds = sorted({row.seeds for row in table.rows})
+    if len(seeds) == 1:
+        of = f" of {counted(seeds[0], 'seed')}" if seeds != [1] else ""
+        return "" if table.n is None else f", n = {table.n:,}{of}"
+    scores = ((row.seeds, score.estimate) for row in table.rows for score in row.scores)
+    each = {e.n // n for n, e in scores if isinstance(e, Proportion)}
+    return f", n = {each.pop():,} of each of {seeds[0]} to {seeds[-1]} seeds" if len(each) == 1 else ""
 
 
 def _head(table: HeadlineTable, length: int) -> str:
@@ -85,10 +94,18 @@ def _head(table: HeadlineTable, length: int) -> str:
 
 
 def _names(table: HeadlineTable) -> list[str]:
-    """The models, with their numbers of seeds where these differ."""
-    if len({row.seeds for row in table.rows}) == 1:
+    """The models, with their numbers of seeds where these differ or one of them is there more than once."""
+    if len({row.seeds for row in table.rows}) == 1 and not any(row.repeats for row in table.rows):
         return [row.model for row in table.rows]
-    return [f"{row.model} ({counted(row.seeds, 'seed')})" for row in table.rows]
+    return [f"{row.model} ({_seeds(row)})" for row in table.rows]
+
+
+def _seeds(row: HeadlineRow) -> str:
+    """`2 seeds`, `1 seed, twice`, `2 seeds of 3 runs`."""
+    text = counted(row.seeds, "seed")
+    if not row.repeats:
+        return text
+    return f"{text}, twice" if row.seeds == row.repeats == 1 else f"{text} of {row.seeds + row.repeats} runs"
 
 
 def _score(score: Score, table: HeadlineTable) -> str:
