@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcprobe.words import counted, duration, roughly, short, short_bytes
+from lcprobe.words import counted, duration, roughly, short, short_bytes, span
 
 
 def test_one_is_singular():
@@ -33,3 +33,7 @@ def test_durations(seconds, text):
 
 def test_estimates_have_two_digits():
     assert [roughly(s) for s in (0.2, 47, 300, 1800, 15_000, 4e5)] == ["1 s", "47 s", "5.0 min", "30 min", "4.2 h", "4.63 days"]  # fmt: skip
+
+
+def test_spans_have_separators_and_one_value_is_no_span():
+    assert (span([1024, 256, 512]), span([2048])) == ("256 to 1,024", "2,048")

@@ -1,6 +1,6 @@
 """Counts with their nouns, and lists."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 PLURALS = {"is": "are", "has": "have", "study": "studies", "this": "these", "finding": "findings"}
 """Plurals that are not the word and an s."""
@@ -12,6 +12,12 @@ def plural(word: str, n: int) -> str:
         return word
     before, space, last = word.rpartition(" ")
     return before + space + PLURALS.get(last, last + "s")
+
+
+def span(values: Iterable[int]) -> str:
+    """`256`, or `256 to 1,024` of several."""
+    low, high = min(values := [*values]), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def counted(n: int, noun: str) -> str:

@@ -19,6 +19,7 @@ from lcprobe.analysis.stats.effective_samples import effective_sample_size
 from lcprobe.analysis.stats.estimates import Proportion, proportion_of, proportion_of_cells
 from lcprobe.tasks.episode import Formats
 
+TOO_FEW = "too few samples (a test needs two)"
 SCORES = (
     "first_token",
     "token_accuracy",

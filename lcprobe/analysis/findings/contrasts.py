@@ -23,7 +23,7 @@ from fractions import Fraction
 from itertools import combinations
 from typing import Any, Literal
 
-from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.cells import TOO_FEW, Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length, trained_end
 from lcprobe.analysis.findings.families import Claim, gates_of
 from lcprobe.analysis.findings.place import W_SHAPE, PlaceSkills, place_skills
@@ -35,6 +35,7 @@ from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.models.extend.config import AS_TRAINED
 from lcprobe.tasks.episode import Formats
+from lcprobe.words import span
 
 Position = Literal["lost in the middle", "primacy", "recency"]
 Kind = Literal["length", Position, "format", "models", "model", "model cell", "training length", "extension"]
@@ -212,21 +213,20 @@ def _pooled_pair(zone: Zone, members: Sequence[tuple[Contrast, Sides]]) -> Contr
     """Two groups over all formats and lengths of a zone at which all of their runs are complete."""
     lengths = sorted({blank.length for blank, _ in members})
     formats = dict.fromkeys(blank.format for blank, _ in members)
-    span = str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
     first = members[0][0]
     blank = replace(
         first,
         kind="models",
         length=lengths[-1],
         format=first.format if len(formats) == 1 else f"{len(formats)} formats",
-        what=f"{first.what}, {zone} ({span} tokens)",
+        what=f"{first.what}, {zone} ({span(lengths)} tokens)",
     )
     complete = [sides for _, sides in members if not any(isinstance(p, Unavailable) for side in sides for p in side)]
     if blank.refused is not None or not complete:
         return blank if blank.refused else replace(blank, refused="not testable (no length is complete)")
     runs = [[_joined([sides[s][i] for sides in complete]) for i in range(len(complete[0][s]))] for s in (0, 1)]
     if any(isinstance(part, Unavailable) for side in runs for part in side):
-        return replace(blank, refused="fewer than two shared samples")
+        return replace(blank, refused=TOO_FEW)
     return _groups(blank, runs)
 
 
@@ -234,7 +234,7 @@ def _joined(parts: Sequence[Slice | Unavailable]) -> Slice | Unavailable:
     """One run over several formats and lengths: only cells that both groups have, so that their means compare."""
     slices = [part for part in parts if isinstance(part, Slice)]
     joined = concatenated(slices)
-    return joined if len(joined.index) > 1 else Unavailable("fewer than two shared samples")
+    return joined if len(joined.index) > 1 else Unavailable(TOO_FEW)
 
 
 def _cells(blank: Contrast, sides: Sides) -> Iterator[Contrast]:

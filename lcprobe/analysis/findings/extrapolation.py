@@ -89,7 +89,7 @@ class Extrapolation(Claim):
         """Why there is no effective length, or what else is to be known about it."""
         if self.effective is not None:
             return self.remark
-        return self.reason or f"not resolved: skill at {self.steps[0]} tokens is not resolved above 0"
+        return self.reason or f"not resolved: skill at {self.steps[0]:,} tokens is not resolved above 0"
 
     @property
     def at_least(self) -> bool:
@@ -109,10 +109,10 @@ class Extrapolation(Claim):
             return self.note
         least = ">= " if self.at_least else ""
         longer = [length for length, _, _ in self.by_length if length > self.effective]
-        notes = [f"whether {longer[0]} passes is not resolved"] if self.at_least and longer else []
+        notes = [f"whether {longer[0]:,} passes is not resolved"] if self.at_least and longer else []
         notes = [note for note in (self.note, *notes) if note]
         note = f" ({'; '.join(notes)})" if notes else ""
-        return f"{least}{self.effective} tokens = {least}{self.multiple:g} x the training length{note}"
+        return f"{least}{self.effective:,} tokens = {least}{self.multiple:g} x the training length{note}"
 
 
 class Base(NamedTuple):
@@ -166,7 +166,7 @@ def base_of(data: Measured, where: PanelKey, context_length: int) -> Base | Unav
     for length in lengths:
         part = data.slice(where, length)
         if isinstance(part, Unavailable):
-            return Unavailable(f"base at {length} tokens: {part}")
+            return Unavailable(f"base at {length:,} tokens: {part}")
         if best is None or part.value > best[1].value:
             best = length, part
     assert best is not None
@@ -233,7 +233,7 @@ def _extrapolation(
     )
     for length in inside:
         if isinstance(part := parts[length], Unavailable):
-            reason = f"base at {length} tokens: {part}"
+            reason = f"base at {length:,} tokens: {part}"
             return replace(blank, base=Unavailable(reason), reason=reason)
     skills = skills_by_length(data, task, where)
     known = {length: skill for length in inside if isinstance(skill := skills[length], Skill)}
@@ -250,7 +250,7 @@ def _extrapolation(
         return replace(blank, reason=state)
     steps, p, remark = _sequence(skills, known, best, [n for n in lengths if n > best])
     if best > end:
-        remark = "; ".join(filter(None, [f"base: {best} tokens, no length up to the training length", remark]))
+        remark = "; ".join(filter(None, [f"base: {best:,} tokens, no length up to the training length", remark]))
     names = [f"{where} passes {length}" for length in steps]
     claims = [
         Claim(branch=CAN_DO, family=blank.family, p=p_step, name=name, behind=before, given=blank.given)
@@ -286,7 +286,7 @@ def _sequence(
         skill = skills[length]
         if isinstance(skill, Unavailable):
             steps[length] = 1.0
-            return steps, 1.0, f"{length} tokens: {skill}"
+            return steps, 1.0, f"{length:,} tokens: {skill}"
         tests = [skill_test([(1.0, skill), (-SHARE_OF_BASE, b)]) for b in bases.values()]
         known = [test for test in tests if isinstance(test, SkillTest)]
         passes = len(known) == len(tests) and min(test.value for test in known) > 0

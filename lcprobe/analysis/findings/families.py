@@ -24,7 +24,7 @@ A joint claim (lost in the middle: both ends above the middle) has no test of it
 needs are. `python -m validation null_reports` simulates whole reports.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
@@ -49,7 +49,8 @@ class Claim:
     that stand behind it or need it. behind: name of the claim that it stands behind, earlier in the list; empty: at
     the top of its family. needs: names of the claims of which it is the joint one. given: names of the gates
     without which it is no finding, of those that there are. parts: further claims of the same object. p_report: p
-    corrected over the report, set by `corrected`, that of its parts, too.
+    corrected over the report, set by `corrected`, that of its parts, too. share: of a claim that is not found, the
+    part of the report's error rate at which it was decided; None where what it stands behind is not found.
     """
 
     branch: Branch = "each model by itself"
@@ -62,6 +63,7 @@ class Claim:
     given: tuple[str, ...] = ()
     parts: tuple["Claim", ...] = ()
     p_report: float | None = None
+    share: float | None = None
 
     @property
     def resolved(self) -> bool:
@@ -116,7 +118,8 @@ def corrected(claims: Sequence[T]) -> list[T]:
     whole = []
     for claim in claims:
         own = next(flat)
-        whole.append(replace(claim, p_report=own.p_report, parts=tuple(next(flat) for _ in claim.parts)))
+        parts = tuple(next(flat) for _ in claim.parts)
+        whole.append(replace(claim, p_report=own.p_report, share=own.share, parts=parts))
     return whole
 
 
@@ -131,14 +134,14 @@ def _corrected(claims: Sequence[Claim]) -> list[Claim]:
         place = _part(root, parts, claim) if not claim.behind else nodes.get(names[claim.behind])
         if place is not None:  # what stands behind a claim that was not tested is not found
             nodes[i] = place.add(_Node(p=max(claim.p, claim.p_seeds or 0.0), found=False))
-    p_report = _p_values(root, nodes)
+    p_report, shares = _p_values(root, nodes)
     adjusted = []
     for i, claim in enumerate(claims):
         if claim.p is not None:
             of = [names[name] for name in claim.needs] or [i]
             of += [names[name] for name in claim.given if name in names]
             p = max([p_report.get(j, 1.0) for j in of] + ([claim.p] if claim.needs else []))
-            claim = replace(claim, p_report=p)
+            claim = replace(claim, p_report=p, share=shares.get(i))
         adjusted.append(claim)
     return adjusted
 
@@ -154,13 +157,17 @@ def _part(root: _Node, parts: dict[tuple[str, ...], _Node], claim: Claim) -> _No
     return parts[family]
 
 
-def _p_values(root: _Node, nodes: dict[int, _Node]) -> dict[int, float]:
-    """Corrected p of every claim: the report's error rate at which it is found, in the order in which they are."""
+def _p_values(root: _Node, nodes: dict[int, _Node]) -> tuple[dict[int, float], dict[int, float]]:
+    """Corrected p of every claim: the report's error rate at which it is found, in the order in which they are. And
+    the shares of those that are not found at ALPHA."""
     index_of = {id(node): i for i, node in nodes.items()}
     _update_all(root)
     found: dict[int, float] = {}
+    shares: dict[int, float] | None = None
     reached = 0.0
     while root.score < 1:
+        if shares is None and root.score >= ALPHA:
+            shares = {index_of[id(leaf)]: share for leaf, share in _open_leaves(root, 1.0)}
         reached = max(reached, root.score)
         node = root
         while node.found:
@@ -171,7 +178,20 @@ def _p_values(root: _Node, nodes: dict[int, _Node]) -> dict[int, float]:
         while up is not None:
             up.update()
             up = up.parent
-    return found
+    if shares is None:
+        shares = {index_of[id(leaf)]: share for leaf, share in _open_leaves(root, 1.0)}
+    return found, shares
+
+
+def _open_leaves(node: _Node, share: float) -> Iterator[tuple[_Node, float]]:
+    """Claims that may be found next, each with its part of the share of `node`."""
+    if not node.found:
+        yield node, share
+        return
+    open_ = [part for part in node.parts if part.score < float("inf")]
+    total = sum(part.weight for part in open_)
+    for part in open_:
+        yield from _open_leaves(part, share * part.weight / total)
 
 
 def _update_all(node: _Node) -> None:

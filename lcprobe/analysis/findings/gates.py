@@ -197,7 +197,7 @@ def _lookup(part: Slice | Unavailable, guesses: Slice | float | Unavailable, len
     if not part.guessed:
         return Lookup(False)
     if isinstance(guesses, Unavailable):
-        reason = f"no wrong_key control at {length} tokens" if "no wrong_key" in guesses.reason else guesses.reason
+        reason = f"no wrong_key control at {length:,} tokens" if "no wrong_key" in guesses.reason else guesses.reason
         return Lookup(True, f"not tested ({reason})")
     p = _p(part, part.chance)
     if isinstance(guesses, Slice):

@@ -36,8 +36,8 @@ class HalfLife:
     def __str__(self) -> str:
         if self.refused is not None or self.tokens is None or self.low is None:
             return self.refused or ""
-        high = f"{self.high:.0f}" if self.high is not None else "beyond the distances tested"
-        return f"{self.tokens:.0f} tokens ({self.low:.0f}–{high})"
+        high = f"{self.high:,.0f}" if self.high is not None else "beyond the distances tested"
+        return f"{self.tokens:,.0f} tokens ({self.low:,.0f}–{high})"
 
 
 def half_lives(data: Measured, reaches: list[Reach]) -> list[HalfLife]:

@@ -55,15 +55,17 @@ class Reach(Claim):
     def __str__(self) -> str:
         if self.refused is not None:
             return self.refused
-        beyond = f"beyond the longest distance tested ({self.longest} tokens)"
+        beyond = f"beyond the longest distance tested ({self.longest:,} tokens)"
         if self.tokens is None:
-            return beyond if self.low is None else f"{beyond}; 95 % lower bound {self.low:.0f}"
-        between = f", the fall is between cells at {self.between[0]} and {self.between[1]}" if self.between else ""
-        fall = f"{self.tokens:.0f} tokens ({self.low:.0f}–{self.high:.0f}{between})"
+            return beyond if self.low is None else f"{beyond}; 95 % lower bound {self.low:,.0f}"
+        between = (
+            f", the fall is between cells at {self.between[0]:,} and {self.between[1]:,}" if self.between else ""
+        )
+        fall = f"{self.tokens:,.0f} tokens ({self.low:,.0f}–{self.high:,.0f}{between})"
         return (
             fall
             if self.resolved
-            else f"no fall is resolved up to the longest distance tested ({self.longest} tokens)"
+            else f"no fall is resolved up to the longest distance tested ({self.longest:,} tokens)"
         )
 
     @property
@@ -122,7 +124,7 @@ def _reach(data: Measured, run: RunFacts, where: PanelKey, closed: Mapping[Panel
     bins = distance_bins(distance, sample, hit, len(panel.index))
     blank = replace(blank, bins=bins, longest=int(distance.max()))
     if missing:
-        return replace(blank, refused=f"{missing[0][1]} at {missing[0][0]} tokens")
+        return replace(blank, refused=f"{missing[0][1]} at {missing[0][0]:,} tokens")
     if where in closed:
         return replace(blank, refused=closed[where])
     floor = floor_of(data, where)
@@ -150,8 +152,8 @@ def _limited_by_length(reach: Reach, panel: Panel, is_longer: np.ndarray) -> str
     if not all(side.n for side in sides) or sides[1].high >= sides[0].low / 2:
         return None
     return (
-        f"length and not distance is the limit: needles within {reach.tokens:.0f} tokens of the answer are retrieved "
-        f"in {sides[0]} at lengths up to the reference length and {sides[1]} past it"
+        f"length and not distance is the limit: needles within {reach.tokens:,.0f} tokens of the answer are "
+        f"retrieved in {sides[0]} at lengths up to the reference length and {sides[1]} past it"
     )
 
 
@@ -169,6 +171,6 @@ def _recovers(reach: Reach, panel: Panel, floor: float) -> str | None:
         n, k = int(rows.sum()), int(hit[rows].sum())
         if wilson(k, n, NormalDist().inv_cdf(1 - 0.05 / len(far)))[0] > half:
             low, high = map(float, wilson(k, n))
-            again = f"is {Proportion(k, n, n, low, high)} again at {np.median(distance[rows]):.0f}"
-            return f"no single reach: accuracy falls at {reach.tokens:.0f} tokens and {again}"
+            again = f"is {Proportion(k, n, n, low, high)} again at {np.median(distance[rows]):,.0f}"
+            return f"no single reach: accuracy falls at {reach.tokens:,.0f} tokens and {again}"
     return None

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.cells import TOO_FEW, Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.slice_tests import contrast_test, proportions
 from lcprobe.analysis.inputs import TaskFacts
 from lcprobe.analysis.stats.differences import contrast_p
@@ -98,7 +98,7 @@ def skill_of(answers: Slice, guesses: Slice | float, at_least: float = 0.0) -> S
     else:
         index, known = answers.index, guesses
     if len(index) < 2:
-        return Unavailable("fewer than two shared samples")
+        return Unavailable(TOO_FEW)
     right = proportions(answers, index)
     accuracy, guessed = float(right.mean()), known if named is None else float(named.mean())
     if guessed < at_least:
@@ -120,7 +120,7 @@ def skill_test(terms: Sequence[tuple[float, Skill]]) -> SkillTest | Unavailable:
         index = np.intersect1d(index, skill.index, assume_unique=True)
     n = len(index)
     if n < 2:
-        return Unavailable("fewer than two shared samples")
+        return Unavailable(TOO_FEW)
     kept = [(w, s, np.isin(s.index, index, assume_unique=True)) for w, s in terms]
     weighted = [(w * weight, shares[keep]) for w, s, keep in kept for weight, shares in s.terms]
     if not any(skill.measured for _, skill in terms):

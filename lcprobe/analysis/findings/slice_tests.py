@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Slice, Unavailable
+from lcprobe.analysis.findings.cells import TOO_FEW, Slice, Unavailable
 from lcprobe.analysis.stats.differences import Terms, contrast_bounds, contrast_p, contrast_values
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.training_seeds import welch_bounds, welch_p
@@ -41,7 +41,7 @@ def paired_test(first: Sequence[tuple[Fraction, Slice]], second: Slice) -> Paire
     parts = [*first, (Fraction(-1), second)]
     shared = shared_samples([part for _, part in parts])
     if len(shared) < 2:
-        return Unavailable("fewer than two shared samples")
+        return Unavailable(TOO_FEW)
     test = contrast_test([(float(weight), proportions(part, shared)) for weight, part in parts])
     return PairedTest(len(shared), concatenated([part for _, part in first]).estimate, second.estimate, *test)
 

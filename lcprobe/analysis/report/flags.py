@@ -1,17 +1,21 @@
 """Limits of a study, reported before any finding: data, parameters, tuning, seeds, gaps, tasks not acquired."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from lcprobe.analysis.findings.cells import Slice
+from lcprobe.analysis.findings.gates import Gate, GateClaim
 from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.findings.slice_tests import proportions
 from lcprobe.analysis.findings.tokenizers import tokenizer_texts
 from lcprobe.analysis.inputs import RunFacts, StudyFacts
 from lcprobe.analysis.report.continued import continued
 from lcprobe.analysis.report.training_data import training_data_flags
-from lcprobe.analysis.report.wording import READ_FIRST, Sentence, listed, stratum_text
+from lcprobe.analysis.report.wording import READ_FIRST, Sentence, found_text, listed, stratum_text
+from lcprobe.analysis.stats.differences import mean_bounds_at
 from lcprobe.analysis.stats.intervals import SAMPLES_FOR_NOMINAL_COVERAGE
 from lcprobe.analysis.stats.multiplicity import ALPHA
 from lcprobe.models.extend.config import AS_TRAINED
+from lcprobe.tasks.episode import Formats
 from lcprobe.words import plural
 
 MAX_DIGESTS = 6
@@ -23,6 +27,7 @@ MANY = 6
 PUBLISHED = "published"
 """How the learning rate of a model was chosen that was not trained here."""
 LENGTHS_DIFFER = "Training lengths differ"
+NOT_ACQUIRED, NOT_SHOWN = "not acquired", "not shown to be acquired"
 MATCHED_WITHIN = 0.02
 """Largest relative difference in parameters between models that are called matched."""
 
@@ -212,13 +217,9 @@ def _error_rate(results: Results) -> Iterator[Sentence]:
     """The error rate of all findings together."""
     tested = [claim for claim in results.claims if claim.p is not None]
     if tested:
-        found = sum(claim.resolved for claim in tested)
-        statements, findings = (
-            plural("tested statement", len(tested)),
-            "is a finding" if found == 1 else "are findings",
-        )
-        text = f"Of {len(tested)} {statements} {found} {findings}, at one error "
-        text += f"rate for all of them: at most {ALPHA:.0%} of reports hold any false one "
+        text = found_text(sum(claim.resolved for claim in tested), len(tested))
+        text = f"{text[0].upper()}{text[1:]}, at one error rate for all of them: "
+        text += f"at most {ALPHA:.0%} of reports hold any false one "
         text += "(python -m validation null_reports)."
         yield Sentence(READ_FIRST, text)
 
@@ -279,7 +280,7 @@ def _gaps(results: Results) -> Iterator[Sentence]:
     planned = sum(cell.planned is not None for cell in results.cells)
     if missing:
         places = [
-            f"{c.where.model} {c.where.task} {c.where.format} at {c.length}, depth {stratum_text(c.depth, c.strata)}"
+            f"{' '.join(map(str, c.where[:3]))} at {c.length:,}, depth {stratum_text(c.depth, c.strata)}"
             for c in missing[:3]
         ]
         rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -311,23 +312,46 @@ def _few_samples(results: Results) -> Iterator[Sentence]:
 
 
 def _not_acquired(results: Results) -> Iterator[Sentence]:
-    """One sentence per model and task, which lists the formats, and one for what was not tested."""
-    failed: dict[tuple[str, str], list[str]] = {}
+    """Per model and task one sentence on formats that are shown not to be acquired, and one on those that are not
+    shown to be; and one for what was not tested."""
+    groups = {run.name: run.group for run in results.study.runs}
+    failed: dict[tuple[str, str, str], list[str]] = {}
+    formats: dict[tuple[str, str, str], set[Formats]] = {}
+    tested: dict[tuple[str, str], set[Formats]] = {}
     for gate in results.gates:
+        model, task, format = gate.where[:3]
+        if gate.acquired != "not tested":
+            tested.setdefault((groups[model], task), set()).add(format)
         if gate.acquired == "not acquired":
-            zero = f"{gate.where.format}: {gate.controls['zero_distance']}, needed > {gate.acquired_above:.2f}"
-            failed.setdefault(gate.where[:2], []).append(zero)
-    tested = Counter(gate.where[:2] for gate in results.gates if gate.acquired != "not tested")
-    reason = "exact match with the needle directly before the question is too low"
-    for (model, task), formats in failed.items():
-        several = f" in {len(formats)} of {tested[model, task]} formats" if tested[model, task] > 1 else ""
-        text = f"{model}, {task}: task not acquired{several}, as {reason}"
-        text = f"{text} ({'; '.join(formats)}). Results at longer distances are not interpretable there."
-        group = next(run.group for run in results.study.runs if run.name == model)
-        about = (f"{group} on {task}",)
-        yield Sentence(READ_FIRST, text, True, task=task, kind="Task not acquired", about=about)
+            verdict, zero = _zero_distance(results, gate)
+            failed.setdefault((verdict, model, task), []).append(f"{format}: {zero}")
+            formats.setdefault((verdict, groups[model], task), set()).add(format)
+    for (verdict, model, task), zeros in failed.items():
+        n, group = len(tested[groups[model], task]), groups[model]
+        reason = "is below what is needed" if verdict == NOT_ACQUIRED else "is not resolved above what is needed"
+        text = (
+            f"{model}, {task}: task {verdict}{f' in {len(zeros)} of {n} formats' if n > 1 else ''}, as exact match "
+        )
+        text += f"with the needle directly before the question {reason}, at the report's one error rate "
+        text += f"({'; '.join(zeros)}). Results at longer distances are not interpretable there."
+        about = f"{group} on {task}" + (f" in {len(formats[verdict, group, task])} of {n} formats" if n > 1 else "")
+        yield Sentence(READ_FIRST, text, True, task=task, kind=f"Task {verdict}", about=(about,))
     untested = {f"{g.where.task} {g.where.format}" for g in results.gates if g.acquired == "not tested"}
     if untested:
         text = f"No zero-distance control at the reference length for {listed(sorted(untested))}"
         text = f"{text}: failures there may be due to the task itself."
         yield Sentence(READ_FIRST, text, True, kind="No zero-distance control", about=tuple(sorted(untested)))
+
+
+def _zero_distance(results: Results, gate: Gate) -> tuple[str, str]:
+    """What is shown of a task that is not acquired, and `0.78 (39/50; 0.55–0.92), needed > 0.62`, with the interval
+    that decides: that of the share of the report's error rate that the claim had."""
+    part = results.data.slice(gate.where._replace(control="zero_distance"), gate.length)
+    (claim,) = (c for c in gate.parts if isinstance(c, GateClaim) and c.kind == "task")
+    needed = f"needed > {gate.acquired_above:.2f}"
+    if not isinstance(part, Slice) or claim.share is None:
+        return NOT_SHOWN, f"{gate.controls['zero_distance']}, {needed}"
+    low, high = mean_bounds_at(proportions(part, part.index), ALPHA * claim.share)
+    k, n = part.estimate.k, part.estimate.n
+    verdict = NOT_ACQUIRED if high < gate.acquired_above else NOT_SHOWN
+    return verdict, f"{part.value:.2f} ({k}/{n}; {low:.2f}–{high:.2f}), {needed}"

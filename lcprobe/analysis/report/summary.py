@@ -35,6 +35,7 @@ from lcprobe.analysis.report.wording import (
     span_text,
 )
 from lcprobe.analysis.stats.estimates import Proportion
+from lcprobe.words import span
 
 REACHED = 0.90
 MAX_PAIRS = 20
@@ -60,7 +61,7 @@ def _acquired(results: Results) -> Iterator[Sentence]:
         subject = panel_subject(results.data, gate.where)
         if not isinstance(gate.accuracy, Proportion):
             yield Sentence(
-                ACQUIRED, f"{subject}: exact match at {gate.length} tokens: {gate.accuracy}.", subject=subject
+                ACQUIRED, f"{subject}: exact match at {gate.length:,} tokens: {gate.accuracy}.", subject=subject
             )
             continue
         text = _accuracy(gate, gate.accuracy, others) if gate.lookup is None else _lookup(gate, others)
@@ -69,7 +70,7 @@ def _acquired(results: Results) -> Iterator[Sentence]:
             text = "copies the needle without using the key: queried with an absent key it still prints the value in"
             yield Sentence(ACQUIRED, f"{subject} {text} {gate.controls['wrong_key']}.", subject=subject)
         if gate.zero_far is not None and gate.holds_that("breaks down"):
-            text = f"breaks down at {gate.zero_far[0]} tokens even with the needle directly before the question"
+            text = f"breaks down at {gate.zero_far[0]:,} tokens even with the needle directly before the question"
             yield Sentence(ACQUIRED, f"{subject} {text}: {gate.zero_far[1]}.", subject=subject)
 
 
@@ -78,7 +79,7 @@ def _accuracy(gate: Gate, accuracy: Proportion, others: Sequence[Gate]) -> str:
     bound = " with its lower bound too" if accuracy.low >= REACHED else ""
     reached = sum(isinstance(g.accuracy, Proportion) and g.accuracy.value >= REACHED for g in others)
     rest = f"; {REACHED:.2f} is reached in {reached} of {len(others)} other formats" if others else ""
-    return f"exact match {accuracy} at {gate.length} tokens {verdict} {REACHED:.2f}{bound}{rest}"
+    return f"exact match {accuracy} at {gate.length:,} tokens {verdict} {REACHED:.2f}{bound}{rest}"
 
 
 def _lookup(gate: Gate, others: Sequence[Gate]) -> str:
@@ -90,7 +91,9 @@ def _lookup(gate: Gate, others: Sequence[Gate]) -> str:
     chance = f" against chance {gate.chance:.2f}" if gate.chance is not None else ""
     above = "what an absent key gives" if isinstance(wrong, Proportion) else "chance"
     verdict = f"partly acquired (above {above})" if gate.lookup == "partly" else gate.lookup
-    return f"key look-up {verdict}: exact match {gate.accuracy} at {gate.length} tokens{chance}{skill}{absent}{rest}"
+    return (
+        f"key look-up {verdict}: exact match {gate.accuracy} at {gate.length:,} tokens{chance}{skill}{absent}{rest}"
+    )
 
 
 def _lengths(results: Results) -> Iterator[Sentence]:
@@ -100,7 +103,7 @@ def _lengths(results: Results) -> Iterator[Sentence]:
         subject = panel_subject(results.data, e.where)
         text = f"{subject}: effective length {e}"
         if isinstance(e.base, Proportion):
-            base = f"the base, its best up to the training length: {e.base} at {e.base_length} tokens"
+            base = f"the base, its best up to the training length: {e.base} at {e.base_length:,} tokens"
             if e.effective is not None:
                 text += f" (every length up to it is shown to have {SHARE_OF_BASE:g} of the skill of {base})"
             else:
@@ -109,8 +112,8 @@ def _lengths(results: Results) -> Iterator[Sentence]:
         tests = [c for c in results.of("length") if _is(c, e.where)]
         if tests:
             ratio = next(r for length, _, r in e.by_length if length == tests[-1].length)
-            share = f"{ratio} of that at {e.reference_length}; difference " if ratio is not None else ""
-            text += f" At {tests[-1].length} tokens: {share}{difference_text(tests[-1])}."
+            share = f"{ratio} of that at {e.reference_length:,}; difference " if ratio is not None else ""
+            text += f" At {tests[-1].length:,} tokens: {share}{difference_text(tests[-1])}."
         yield Sentence(LENGTH, text, subject=subject)
 
 
@@ -118,8 +121,7 @@ def _spread(others: Sequence[Extrapolation]) -> str:
     values = sorted(e.effective for e in others if e.effective is not None)
     if not values:
         return f"none resolved in {len(others)} other formats"
-    span = f"{values[0]}" if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
-    return f"{span} tokens in {len(values)} of {len(others)} other formats"
+    return f"{span(values)} tokens in {len(values)} of {len(others)} other formats"
 
 
 def _positions(results: Results) -> Iterator[Sentence]:
@@ -134,11 +136,13 @@ def _positions(results: Results) -> Iterator[Sentence]:
         states: dict[str, list[int]] = {}
         for length, parts in by_length.items():
             states.setdefault(position_state(parts), []).append(length)
-        text = "; ".join(f"{state} at {listed(map(str, lengths))} tokens" for state, lengths in states.items())
+        text = "; ".join(
+            f"{state} at {listed(f'{n:,}' for n in lengths)} tokens" for state, lengths in states.items()
+        )
         dips = [c for c in own if c.kind == "lost in the middle" and c.direction == "higher"]
         if dips:
             largest = max(dips, key=lambda c: c.difference or 0)
-            text += f". Largest ends − middle, in skill: {difference_text(largest)} at {largest.length} tokens"
+            text += f". Largest ends − middle, in skill: {difference_text(largest)} at {largest.length:,} tokens"
         subject = panel_subject(results.data, e.where)
         yield Sentence(POSITION, f"{subject}: {text}.", subject=subject)
 
@@ -170,23 +174,28 @@ def _curve_texts(t: TextCurves) -> Iterator[tuple[str, bool]]:
         last, change = past[-1], past[-1].difference
         verdict = "shows no lasting rise past the training length"
         if t.rises is not None:
-            verdict = f"rises from {t.rises} tokens on"
+            verdict = f"rises from {t.rises:,} tokens on"
         size = f"{signed(change.value)} nats per token ({span_text(change.low, change.high)}, n = {change.n} windows)"
-        place = f"at tokens {last.low} to {last.high} against {t.base.low} to {t.base.high}"
+        place = f"at tokens {last.low:,} to {last.high:,} against {t.base.low:,} to {t.base.high:,}"
         yield f"loss of plain text {verdict}: {size} {place}.", False
     if any(t.not_finite):
         predictions, values = t.not_finite
-        text = f"on plain text of {t.longest} tokens {values} values of the state and {predictions} predictions"
+        text = f"on plain text of {t.longest:,} tokens {values} values of the state and {predictions} predictions"
         yield f"{text} were not finite.", True
     first, last = t.state_rms.get(t.context_length), t.state_rms.get(t.longest)
     if first is not None and last is not None and t.longest > t.context_length:
         verdict = "no change resolved in the state"
         if t.state.resolved:
             verdict = "the state grows" if t.state.change > 0 else "the state shrinks"
-        yield f"{verdict}: root mean square {first} after {t.context_length} tokens, {last} after {t.longest}.", False
+        yield (
+            f"{verdict}: root mean square {first} after {t.context_length:,} tokens, {last} after {t.longest:,}.",
+            False,
+        )
     for length in [x for x in t.lengths if x in (t.context_length, t.lengths[-1])]:
         kept = max(k for at, k in t.remembrance if at == length)
-        text = f"after {length} tokens, reading the last {kept} alone changes the prediction by a total variation of"
+        text = (
+            f"after {length:,} tokens, reading the last {kept:,} alone changes the prediction by a total variation of"
+        )
         yield f"{text} {t.remembrance[length, kept]}.", False
 
 
@@ -202,7 +211,7 @@ def _formats(results: Results) -> Iterator[Sentence]:
             continue
         resolved = [c for c in own if c.resolved]
         subject = f"{e.where.model} on {e.where.task}"
-        text = f"{subject} at {e.reference_length} tokens: of {len(own)} testable pairs of formats"
+        text = f"{subject} at {e.reference_length:,} tokens: of {len(own)} testable pairs of formats"
         text += f" that differ in one factor, {len(resolved)} differ"
         if resolved:
             largest = max(resolved, key=lambda c: abs(c.difference or 0))

@@ -15,6 +15,7 @@ from lcprobe.analysis.inputs import Value
 from lcprobe.analysis.report.wording import Sentence, listed, p_text, panel_subject
 from lcprobe.analysis.stats.censored_line import Bounded
 from lcprobe.analysis.stats.estimates import Estimate
+from lcprobe.words import span
 
 TRAINING_LENGTH = "Training length"
 UNRESOLVED = "none of ceiling, fixed reach and no ceiling is resolved"
@@ -40,9 +41,9 @@ def verdict_text(fit: LengthFit) -> str:
     if fit.verdict == "not tested":
         return f"effective length against training length was not tested: {fit.note}"
     lengths = [run.context_length for run in fit.runs]
-    runs = f"{len(fit.fitted)} runs trained at {min(lengths)} to {max(lengths)} tokens"
+    runs = f"{len(fit.fitted)} runs trained at {span(lengths)} tokens"
     if fit.verdict == "no ceiling":
-        text = f"no ceiling up to {fit.longest} tokens, the longest tested, for any training length"
+        text = f"no ceiling up to {fit.longest:,} tokens, the longest tested, for any training length"
         seeds = _on_runs(fit.one_seed)
         return f"{text}{seeds}: {runs} all reach {SHARE_OF_BASE:g} of their base there{_excluded(fit)}"
     resolution = f"tested lengths are up to a factor of {fit.step:g} apart"

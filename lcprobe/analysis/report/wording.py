@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from lcprobe.analysis.findings.cells import Cell, Measured, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast
+from lcprobe.words import counted
 
 READ_FIRST = "Read this first"
 """Topic of what limits a study, before any finding."""
@@ -54,6 +55,18 @@ def span_text(low: float | None, high: float | None) -> str:
 def p_text(p: float) -> str:
     """`p < 0.001`, or p with three digits."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def found_text(found: int, tested: int) -> str:
+    """`286 of 756 tested statements are findings`."""
+    if not tested:
+        return "nothing is tested"
+    if tested == 1:
+        return f"the one tested statement is {'a' if found else 'no'} finding"
+    verb = "is a finding" if found == 1 else "are findings"
+    if not found:
+        return f"none of {counted(tested, 'tested statement')} is a finding"
+    return f"{found:,} of {counted(tested, 'tested statement')} {verb}"
 
 
 def position_state(contrasts: Iterable[Contrast]) -> str:

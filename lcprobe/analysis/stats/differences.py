@@ -53,6 +53,19 @@ def contrast_side(terms: Terms, at: float = 0.0, level: float = 0.05) -> np.ndar
     return np.where(below, -1, np.where(above, 1, 0))
 
 
+def mean_bounds_at(shares: np.ndarray, level: float) -> Bounds:
+    """Bounds of the mean of (n_samples,) shares that exclude what `contrast_p` < level excludes; 0 and 1 for one."""
+    if len(shares) < 2:
+        return 0.0, 1.0
+
+    def side(at: float) -> int:
+        return int(contrast_side([(1.0, shares)], at, level))
+
+    value = float(shares.mean())
+    low = 0.0 if side(0.0) == 0 else _edge(0.0, value, lambda at: side(at) < 0)
+    return low, 1.0 if side(1.0) == 0 else _edge(value, 1.0, lambda at: side(at) <= 0)
+
+
 def contrast_values(terms: Terms, constant: float = 0.0) -> np.ndarray:
     """(..., n_samples) weighted sum of every sample."""
     return np.asarray(constant + sum(weight * shares for weight, shares in terms), float)

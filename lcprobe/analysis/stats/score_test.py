@@ -44,10 +44,11 @@ def excess(values: np.ndarray, lowest: ArrayLike, critical: ArrayLike) -> np.nda
     lowest: (...,) smallest value that a sample may have; infinite for none beyond the values.
     """
     total = values.sum(axis=-1)
-    t = np.square(critical) / np.maximum(total, 1e-300)
-    share = 1 + t[..., None] * values
-    possible = (total > 0) & (share.min(axis=-1) > 0) & (t * lowest > -1)
-    tilted = (values / np.where(possible[..., None], share, 1.0)).sum(axis=-1)
+    with np.errstate(over="ignore", invalid="ignore"):  # of one value `critical` is infinite: nothing is resolved
+        t = np.square(critical) / np.maximum(total, 1e-300)
+        share = 1 + t[..., None] * values
+        possible = (total > 0) & (share.min(axis=-1) > 0) & (t * lowest > -1)
+        tilted = (values / np.where(possible[..., None], share, 1.0)).sum(axis=-1)
     return np.where(possible, tilted, -np.inf)
 
 

@@ -317,7 +317,7 @@ def test_models_are_compared_past_where_the_trained_distances_of_either_end(long
     data = load_records(facts, records({"a": flat(0.8), "b": flat(0.6)}, CELLS))
     spans = {c.what.split("(")[1] for c in contrasts(data) if c.kind == "models"}
     first = LENGTHS[LENGTHS.index(int(inside.split()[-1])) + 1]
-    assert spans == {f"{inside} tokens)", f"{first} to 1024 tokens)"}
+    assert spans == {f"{inside} tokens)", f"{first} to 1,024 tokens)"}
 
 
 def test_an_incomplete_slice_is_compared_with_nothing():

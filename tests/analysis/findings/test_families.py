@@ -1,11 +1,17 @@
 """One error rate for a report, whatever is true in it: branches, families, claims, and what stands behind them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lcprobe.analysis.findings.families import Claim, corrected
+from lcprobe.analysis.findings.families import Branch, Claim, corrected
+from lcprobe.analysis.stats.multiplicity import ALPHA
 
-MODELS = "models against each other"
+MODELS: Branch = "models against each other"
+BY_ITSELF: Branch = "each model by itself"
 
 
 def claim(family: str, p: float | None, **more) -> Claim:
@@ -82,3 +88,17 @@ def test_at_most_one_report_in_twenty_holds_a_false_finding(true_in_each):
         true = [claim(str(f), 1e-9) for f in range(15) for _ in range(true_in_each)]
         false += any(c.resolved for c in corrected([*true, *claims])[len(true) :])
     assert 0.02 * 1000 <= false <= 0.05 * 1000 + 2 * (0.05 * 0.95 * 1000) ** 0.5
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=6), st.integers(0, 2**16))
+def test_a_claim_is_found_just_below_its_share_of_the_error_rate(p_values, seed):
+    """The interval at ALPHA x share decides as the report does."""
+    rng = np.random.default_rng(seed)
+    claims = [claim(str(rng.integers(2)), p, branch=MODELS if rng.random() < 0.5 else BY_ITSELF) for p in p_values]
+    for i, own in enumerate(corrected(claims)):
+        assert (own.share is None) == own.resolved
+        if own.share is not None:
+            for factor in (0.999, 1.001):
+                moved = [*claims]
+                moved[i] = replace(claims[i], p=ALPHA * own.share * factor)
+                assert corrected(moved)[i].resolved == (factor < 1)

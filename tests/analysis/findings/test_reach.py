@@ -81,7 +81,7 @@ def test_floor_and_gaps_are_refused():
     table = records({"m": window(300)}, CELLS)
     part = table.slice(0, len(table) - 100)
     (r,) = reaches_of(study([run("m")], [task("single")], CELLS), part)
-    assert r.refused == "incomplete (4 of 5 cells) at 1024 tokens"
+    assert r.refused == "incomplete (4 of 5 cells) at 1,024 tokens"
 
 
 def test_every_trial_is_in_one_bin():

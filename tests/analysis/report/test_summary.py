@@ -168,7 +168,7 @@ def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
         == 1
     )
     assert first(sentences, "copies the needle without using the key")
-    assert first(sentences, "breaks down at 1024 tokens even with the needle directly before the question")
+    assert first(sentences, "breaks down at 1,024 tokens even with the needle directly before the question")
     assert first(sentences, "length and not distance is the limit")
 
 

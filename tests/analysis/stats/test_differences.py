@@ -13,6 +13,7 @@ from lcprobe.analysis.stats.differences import (
     contrast_p,
     contrast_side,
     difference_bounds,
+    mean_bounds_at,
     ratio_bounds,
     ratio_side,
 )
@@ -192,3 +193,17 @@ def test_nothing_that_changes_gives_an_open_interval_and_not_a_point():
     assert 0.03 < high < 0.06
     assert ratio_bounds(np.ones(10), np.zeros(10))[1] == math.inf
     assert [float(x) for x in difference_bounds(np.ones(1), np.zeros(1))] == [-1, 1]
+
+
+@pytest.mark.parametrize("level", [0.05, 0.01, 1e-4])
+@pytest.mark.parametrize(("k", "n"), [(39, 50), (0, 20), (20, 20), (3, 8)])
+def test_bounds_at_a_level_exclude_what_the_test_does(k, n, level):
+    shares = np.repeat([1.0, 0.0], [k, n - k])
+    low, high = mean_bounds_at(shares, level)
+    assert low <= k / n <= high
+    for at in (low - 1e-5, low + 1e-5, high - 1e-5, high + 1e-5):
+        if 0 < at < 1 and abs(at - k / n) > 1e-4:
+            assert (contrast_p([(1.0, shares)], -at) < level) == (not low < at < high)
+    if level == 0.05 and 0 < k < n:
+        assert (low, high) == pytest.approx([float(x) for x in contrast_bounds([(1.0, shares)])], abs=1e-6)
+    assert mean_bounds_at(shares[:1], level) == (0.0, 1.0)

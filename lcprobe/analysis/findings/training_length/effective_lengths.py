@@ -62,8 +62,8 @@ class EffectiveLength:
         if self.tokens is None:
             return self.refused or ""
         if self.at_least or self.low is None or self.high is None:
-            return f">= {self.tokens:.0f} tokens"
-        return f"{self.tokens:.0f} tokens ({self.low:.0f}–{self.high:.0f})"
+            return f">= {self.tokens:,.0f} tokens"
+        return f"{self.tokens:,.0f} tokens ({self.low:,.0f}–{self.high:,.0f})"
 
 
 def effective_length(data: Measured, run: RunFacts, gate: Gate) -> tuple[EffectiveLength, np.ndarray | None]:
@@ -82,7 +82,7 @@ def effective_length(data: Measured, run: RunFacts, gate: Gate) -> tuple[Effecti
         return replace(blank, refused=str(base)), None
     for length, part in zip(lengths, parts, strict=True):
         if isinstance(part, Unavailable):
-            return replace(blank, refused=f"{part} at {length} tokens"), None
+            return replace(blank, refused=f"{part} at {length:,} tokens"), None
     slices = [part for part in parts if isinstance(part, Slice)]
     values, level = np.array([part.value for part in slices]), base.level
     blank = replace(blank, base_length=base.length, base=base.part.value, level=level)

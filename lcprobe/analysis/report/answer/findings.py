@@ -6,8 +6,6 @@ with several seeds are one model: a statement about single runs says in how many
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
-from typing import NamedTuple
 
 from lcprobe.analysis.findings.cells import PanelKey
 from lcprobe.analysis.findings.contrasts import ON_THESE_RUNS, Contrast
@@ -21,6 +19,8 @@ from lcprobe.analysis.report.answer.headline import (
     reach_text,
     runs_of,
 )
+from lcprobe.analysis.report.answer.model_pairs import Differences, model_differences, of_all_formats
+from lcprobe.analysis.report.answer.places import depth_text, position_tests
 from lcprobe.analysis.report.charts.seed_groups import SeedGroup
 from lcprobe.analysis.report.training_length import TRAINING_LENGTH, verdict_text
 from lcprobe.analysis.report.wording import (
@@ -35,7 +35,6 @@ from lcprobe.analysis.report.wording import (
     Sentence,
     listed,
     panel_subject,
-    position_state,
     printable,
     signed,
     span_text,
@@ -49,37 +48,6 @@ MAX_PAIRS = 3
 """Pairs of models, of formats or of methods that a finding names."""
 MAX_MODELS = 6
 """Models that a finding names."""
-DEPTH_EFFECTS = ("lost in the middle", "primacy alone", "recency alone")
-
-
-class Difference(NamedTuple):
-    """A resolved difference, the higher side first."""
-
-    higher: str
-    lower: str
-    contrast: Contrast
-
-    @property
-    def text(self) -> str:
-        """`+0.42 (+0.35 to +0.49)`."""
-        c, sign = self.contrast, 1 if self.contrast.direction == "higher" else -1
-        bounds = sorted((sign * (c.low or 0.0), sign * (c.high or 0.0)))
-        return f"{signed(sign * (c.difference or 0.0))} ({span_text(*bounds)})"
-
-
-class Differences(NamedTuple):
-    """Pairs of models in one zone. span: its lengths and formats, empty where those of pairs differ. found: what is
-    resolved, the largest first. tested: how many pairs were. refused: why others were not."""
-
-    span: str
-    found: list[Difference]
-    tested: int
-    refused: tuple[str, ...]
-
-    @property
-    def nothing(self) -> str:
-        """What there is to say where nothing is resolved."""
-        return "no difference resolved" if self.tested else listed(self.refused) or "not tested"
 
 
 def findings(results: Results) -> list[Sentence]:
@@ -94,62 +62,13 @@ def findings(results: Results) -> list[Sentence]:
     return found or [Sentence(MODELS, "Nothing is resolved: no tested statement is a finding of this report.")]
 
 
-def model_differences(results: Results, task: str) -> dict[str, Differences]:
-    """Differences between models on a task by zone: up to the training length, and past it."""
-    names = {f"{a} − {b}": (a, b) for a, b in combinations([run.group for run in results.study.runs], 2) if a != b}
-    zones: dict[str, list[Contrast]] = {}
-    for c in results.of("models"):
-        if c.task == task and c.subject in names:
-            zones.setdefault(_zone(c)[0], []).append(c)
-    found = {}
-    for zone, own in zones.items():
-        spans = {f"{_zone(c)[1]}, {c.format}" for c in own}
-        refused = tuple(dict.fromkeys(c.refused for c in own if c.refused is not None))
-        tested = [c for c in own if c.refused is None]
-        pairs = [_difference(*names[c.subject], c) for c in tested if c.resolved]
-        pairs.sort(key=lambda d: -abs(d.contrast.difference or 0.0))
-        found[zone] = Differences(spans.pop() if len(spans) == 1 else "", pairs, len(tested), refused)
-    return found
-
-
-def _zone(contrast: Contrast) -> tuple[str, str]:
-    """`past the training length`, `256 to 1024 tokens`: what a pooled contrast is over."""
-    zone, _, span = contrast.what.removeprefix(contrast.subject).lstrip(", ").partition(" (")
-    return zone, span.rstrip(")")
-
-
-def depth_states(results: Results, group: SeedGroup, task: str) -> dict[str, dict[int, int]]:
-    """Resolved effects of depth of a model: number of its runs by effect and length."""
-    states: dict[str, dict[int, int]] = {}
-    format = first_format(results, task)
-    for where in runs_of(group, task, format):
-        for length in results.data.lengths(task, format):
-            parts = [c for c in _position_tests(results, where) if c.length == length]
-            state = position_state(parts) if len(parts) == 3 else ""
-            if state in DEPTH_EFFECTS:
-                by_length = states.setdefault(state, {})
-                by_length[length] = by_length.get(length, 0) + 1
-    return states
-
-
-def depth_text(results: Results, group: SeedGroup, task: str) -> str:
-    """Such as `lost in the middle at 256, 512 tokens (2 of 3 seeds)`; empty where no effect of depth is resolved."""
-    parts = []
-    for state, runs in depth_states(results, group, task).items():
-        counts, n = sorted({*runs.values()}), len(group.runs)
-        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        seeds = f" ({span} of {n} seeds)" if counts[0] < n else ""
-        parts.append(f"{state} at {listed(f'{length:,}' for length in sorted(runs))} tokens{seeds}")
-    return "; ".join(parts)
-
-
 def _models(results: Results) -> Iterator[Sentence]:
     """Past the training length, with whether models differ up to it; where only that is resolved, up to it."""
     for task in ranked_tasks(results):
         zones = dict(reversed(model_differences(results, task).items()))
         if resolved := [zone for zone, own in zones.items() if own.found]:
             others = {zone: own for zone, own in zones.items() if not own.found}
-            yield _of_zones(results, task, {resolved[0]: zones[resolved[0]], **others})
+            yield _of_zones(task, {resolved[0]: zones[resolved[0]], **others})
 
 
 def _models_within(results: Results) -> Iterator[Sentence]:
@@ -157,29 +76,34 @@ def _models_within(results: Results) -> Iterator[Sentence]:
     for task in ranked_tasks(results):
         zones = {zone: own for zone, own in reversed(model_differences(results, task).items()) if own.found}
         for zone in [*zones][1:]:
-            yield _of_zones(results, task, {zone: zones[zone]})
+            yield _of_zones(task, {zone: zones[zone]})
 
 
-def _of_zones(results: Results, task: str, zones: Mapping[str, Differences]) -> Sentence:
+def _models_over_formats(results: Results) -> Iterator[Sentence]:
+    """What is tested over several formats together stands beside their picture, not that of the first one."""
+    for task in ranked_tasks(results):
+        zones = {zone: own for zone, own in reversed(of_all_formats(results, task).items()) if own.found}
+        if zones:
+            yield _of_zones(task, zones, FORMATS)
+
+
+def _of_zones(task: str, zones: Mapping[str, Differences], topic: str = MODELS) -> Sentence:
     texts = [_zone_text(zone, own) for zone, own in zones.items()]
     runs = _one_seed([pair.contrast for own in zones.values() for pair in own.found])
     text = f"{task}: {'; '.join(texts)}{runs}."
-    return Sentence(MODELS, text, subject=task, task=task)
+    return Sentence(topic, text, subject=task, task=task)
 
 
 def _zone_text(zone: str, own: Differences) -> str:
-    pairs, tested = own.found, own.tested
-    zone = f"{zone} ({own.span})" if own.span else zone
+    pairs = own.found
+    zone = f"{zone} ({own.over})" if own.over else zone
     if not pairs:
         return f"{zone}: {own.nothing}"
     named = [f"{d.higher} above {d.lower} by {d.text}" for d in pairs[:MAX_PAIRS]]
-    more = [f"{len(pairs) - MAX_PAIRS} more pairs differ"] if len(pairs) > MAX_PAIRS else []
-    open_ = [f"{counted(tested - len(pairs), 'pair')} not resolved"] if tested > len(pairs) else []
+    rest = len(pairs) - MAX_PAIRS
+    more = [f"{counted(rest, 'more difference')} in the tables"] if rest > 0 else []
+    open_ = [f"{counted(own.unresolved, 'pair')} not resolved"] if own.unresolved else []
     return f"{zone}: {listed([*named, *more, *open_])}"
-
-
-def _difference(a: str, b: str, contrast: Contrast) -> Difference:
-    return Difference(*((a, b) if contrast.direction == "higher" else (b, a)), contrast)
 
 
 def _effective(results: Results) -> Iterator[Sentence]:
@@ -187,14 +111,15 @@ def _effective(results: Results) -> Iterator[Sentence]:
         format = first_format(results, task)
         known, missing = [], []
         for group in groups_of(results):
-            tokens, multiple, best = effective_length(results, runs_of(group, task, format))
-            if best:
-                known.append((best, f"{group.name} {tokens} tokens" + (f" ({multiple})" if multiple else "")))
+            own = effective_length(results, runs_of(group, task, format))
+            if own.longest:
+                note = "; ".join(filter(None, (own.multiple, own.stopped)))
+                known.append((own.longest, f"{group.name} {own.tokens} tokens" + (f" ({note})" if note else "")))
             else:
-                missing.append(f"{group.name} {tokens}")
+                missing.append(f"{group.name} {own.tokens}")
         if known:
             known.sort(key=lambda item: -item[0])
-            text = f"{task}: effective length ({SHARE_OF_BASE:g} of the skill at training lengths): "
+            text = f"{task}: effective length ({SHARE_OF_BASE:g} of the skill at training lengths, shown): "
             text += f"{_first([*(words for _, words in known), *missing])}."
             yield Sentence(LENGTH, text, subject=task, task=task)
 
@@ -228,14 +153,8 @@ def _positions(results: Results) -> Iterator[Sentence]:
 
 def _dips(results: Results, group: SeedGroup, task: str) -> list[Contrast]:
     keys = runs_of(group, task, first_format(results, task))
-    tests = (c for key in keys for c in _position_tests(results, key))
+    tests = (c for key in keys for c in position_tests(results, key))
     return [c for c in tests if c.kind == "lost in the middle" and c.direction == "higher"]
-
-
-def _position_tests(results: Results, where: PanelKey) -> list[Contrast]:
-    place = where.model, where.task, str(where.format)
-    tests = results.of("lost in the middle", "primacy", "recency")
-    return [c for c in tests if (c.subject, c.task, c.format) == place]
 
 
 def _distances(results: Results) -> Iterator[Sentence]:
@@ -313,6 +232,7 @@ KINDS: Sequence[Callable[[Results], Iterator[Sentence]]] = (
     _positions,
     _distances,
     _models_within,
+    _models_over_formats,
     _breaks,
     _extensions,
     _formats,

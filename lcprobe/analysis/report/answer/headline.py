@@ -7,6 +7,7 @@ and are never pooled: with several seeds a row has the span of what was found, a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lcprobe.analysis.findings.cells import PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import Extrapolation
@@ -15,11 +16,13 @@ from lcprobe.analysis.findings.reach import Reach
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.charts.by_length import chance_of
 from lcprobe.analysis.report.charts.seed_groups import SeedGroup, architectures, group_mean
+from lcprobe.analysis.report.wording import p_text
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.tasks.episode import Formats
 
 MAIN_TASKS = 3
 """Tasks whose tables are shown first; the others follow behind a fold."""
+NOT_RESOLVED = "not resolved"
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,9 @@ class Score:
 @dataclass(frozen=True)
 class HeadlineRow:
     """One model. effective, reach: in tokens, such as `≥ 512`, `128 to 256 (2 of 3 seeds)`, or why there is none;
-    multiple: effective length over training length, `≥ 4×`, empty where seeds differ or there is none; longest: the
-    largest effective length of a seed, 0 where there is none; repeats: runs that are left out, as their seed is there
-    already."""
+    multiple: effective length over training length, `≥ 4×`, empty where seeds differ or there is none; stopped: what
+    ended it, `256 not shown: 0.95`; longest: the largest effective length of a seed, 0 where there is none; repeats:
+    runs that are left out, as their seed is there already."""
 
     model: str
     seeds: int
@@ -47,6 +50,7 @@ class HeadlineRow:
     scores: tuple[Score, ...]
     effective: str
     multiple: str
+    stopped: str
     reach: str
     longest: int
     repeats: int = 0
@@ -68,18 +72,24 @@ class HeadlineTable:
 
 
 def headline_tables(results: Results) -> list[HeadlineTable]:
-    """One table per task, those that matter first: where models differ, then where a task is acquired, then in the
-    order of the plan."""
+    """One table per task, those that matter first (`ranked_tasks`)."""
     return [_table(results, task) for task in ranked_tasks(results)]
 
 
 def ranked_tasks(results: Results) -> list[str]:
-    """Tasks by how much there is to say: models are resolved to differ, then a model acquired them, then the plan."""
+    """Tasks by what they prove and how much there is to say: a model looks up by key, as copying the only value needs
+    no use of the context's structure; then models are resolved to differ, a model acquired them, then the plan."""
 
-    def rank(task: str) -> tuple[bool, bool]:
+    def rank(task: str) -> tuple[bool, bool, bool]:
+        own = [
+            gate
+            for gate in results.gates
+            if (gate.where.task, gate.where.format) == (task, first_format(results, task))
+        ]
+        looked_up = any(gate.rivals and gate.lookup in ("acquired", "partly") and not gate.copies for gate in own)
         differ = any(c.resolved for c in results.of("models", "training length", "extension") if c.task == task)
         acquired = any(gate.closed is None for gate in results.gates if gate.where.task == task)
-        return not differ, not acquired
+        return not looked_up, not differ, not acquired
 
     return sorted((task.name for task in results.data.tasks if results.data.formats(task.name)), key=rank)
 
@@ -106,7 +116,7 @@ def _table(results: Results, task: str) -> HeadlineTable:
     rows = []
     for group in groups_of(results):
         keys = runs_of(group, task, format)
-        effective, multiple, longest = effective_length(results, keys)
+        effective, multiple, stopped, longest = effective_length(results, keys)
         scores = tuple(_score(results, group, task, format, length) for length in lengths)
         reach = reach_text([reaches[key] for key in keys])
         rows.append(
@@ -117,6 +127,7 @@ def _table(results: Results, task: str) -> HeadlineTable:
                 scores,
                 effective,
                 multiple,
+                stopped,
                 reach,
                 longest,
                 group.repeats,
@@ -143,21 +154,62 @@ def _score(results: Results, group: SeedGroup, task: str, format: Formats, lengt
     return Score(length, group_mean(results, group, task, format, length), by_seed, length == own, length > own)
 
 
-def effective_length(results: Results, keys: Sequence[PanelKey]) -> tuple[str, str, int]:
-    """Effective length of the seeds of a model, its multiple of the training length, and its largest value, 0 where
-    there is none: then the reason is in its place."""
+class EffectiveText(NamedTuple):
+    """Effective length of the seeds of a model, its multiple of the training length, what ended it, and its largest
+    value, 0 where there is none: then the reason is in its place."""
+
+    tokens: str
+    multiple: str
+    stopped: str
+    longest: int
+
+    @property
+    def note(self) -> str:
+        """`≥ 2× the training length; 512 not shown: 0.72`, empty where there is neither."""
+        times = f"{self.multiple} the training length" if self.multiple else ""
+        return "; ".join(filter(None, (times, self.stopped)))
+
+
+def effective_length(results: Results, keys: Sequence[PanelKey]) -> EffectiveText:
+    """What there is to say of the effective lengths of the seeds of a model."""
     found = [e for e in results.extrapolations if e.where in keys]
     closed = {gate.where: closed_text(gate) for gate in results.gates if gate.where in keys}
     known = [(e, e.effective) for e in found if e.effective is not None]
     if not known:
-        return "; ".join(dict.fromkeys(closed[e.where] or _reason(e) for e in found)), "", 0
+        return EffectiveText("; ".join(dict.fromkeys(closed[e.where] or _reason(e) for e in found)), "", "", 0)
     low, high = min(known, key=lambda x: x[1]), max(known, key=lambda x: x[1])
     seeds = f" ({len(known)} of {len(found)} seeds)" if len(known) < len(found) else ""
     if low[1] == high[1]:
         least = "≥ " if any(e.at_least for e, _ in known) else ""
-        return f"{least}{low[1]:,}{seeds}", f"{least}{low[0].multiple:g}×", low[1]
+        stopped = _stopped([e for e, _ in known])
+        return EffectiveText(f"{least}{low[1]:,}{seeds}", f"{least}{low[0].multiple:g}×", stopped, low[1])
     ends = [f"{'≥ ' if e.at_least else ''}{tokens:,}" for e, tokens in (low, high)]
-    return f"{' to '.join(ends)}{seeds}", "", high[1]
+    return EffectiveText(f"{' to '.join(ends)}{seeds}", "", "", high[1])
+
+
+def _stopped(known: Sequence[Extrapolation]) -> str:
+    """`256 not shown: 0.95`, or `512 shown to fall: 0.30`: the first length that does not count, with its accuracy,
+    of several seeds from the least to the largest; of one run also p, where it is below 1. Empty where the longest
+    tested counts."""
+    following = [
+        [(n, part) for n, part, _ in e.by_length if e.effective is not None and n > e.effective][:1] for e in known
+    ]
+    lengths = {n for own in following for n, _ in own}
+    values = sorted(part.value for own in following for _, part in own if isinstance(part, Proportion))
+    if len(lengths) != 1:
+        return ""
+    verdict = "not shown" if any(e.at_least for e in known) else "shown to fall"
+    score = f": {values_text(values)}" if values else ""
+    (length,) = lengths
+    p = [claim.p_report for e in known for step, claim in zip(e.steps, e.parts, strict=True) if step == length]
+    tested = f", {p_text(p[0])}" if len(known) == len(p) == 1 and p[0] is not None and p[0] < 1 else ""
+    return f"{length:,} {verdict}{score}{tested}"
+
+
+def values_text(values: Sequence[float]) -> str:
+    """`0.95`, or `0.56–0.68` of several."""
+    ends = list(dict.fromkeys(f"{value:.2f}" for value in (min(values), max(values))))
+    return "–".join(ends)
 
 
 def closed_text(gate: Gate) -> str:
@@ -167,8 +219,9 @@ def closed_text(gate: Gate) -> str:
 
 
 def reach_text(found: Sequence[Reach]) -> str:
-    """Effective reach of the seeds of a model in tokens, up to where no fall was found, or `n/a` where distance is
-    not what limits it or was not tested."""
+    """Effective reach of the seeds of a model in tokens: `323 (293–346)`; `≥ 816`, its lower bound, where it is
+    beyond the longest distance tested; `not resolved` where accuracy may fall, but that it does is no finding; `n/a`
+    where distance is not what limits it or was not tested."""
     falls = [r.tokens for r in found if r.is_found and r.tokens is not None]
     if falls:
         low, high = min(falls), max(falls)
@@ -177,8 +230,13 @@ def reach_text(found: Sequence[Reach]) -> str:
         if len(found) == 1 and only.low is not None and only.high is not None:
             span += f" ({only.low:,.0f}–{only.high:,.0f})"
         return span if len(falls) == len(found) else f"{span} ({len(falls)} of {len(found)} seeds)"
-    open_ = [r.longest for r in found if r.refused is None]
-    return f"no fall to {min(open_):,}" if len(open_) == len(found) else "n/a"
+    if any(r.refused is not None for r in found):
+        return "n/a"
+    beyond = [r.longest if r.low is None else r.low for r in found if r.tokens is None]
+    if not beyond:
+        return NOT_RESOLVED
+    seeds = f" ({len(beyond)} of {len(found)} seeds)" if len(beyond) < len(found) else ""
+    return f"≥ {min(beyond):,.0f}{seeds}"
 
 
 def _reason(e: Extrapolation) -> str:

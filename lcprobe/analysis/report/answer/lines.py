@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.report.answer.findings import MAX_MODELS, Difference, depth_text, model_differences
+from lcprobe.analysis.report.answer.findings import MAX_MODELS
 from lcprobe.analysis.report.answer.headline import (
+    NOT_RESOLVED,
     HeadlineTable,
     closed_text,
     effective_length,
@@ -16,13 +17,13 @@ from lcprobe.analysis.report.answer.headline import (
     reach_text,
     runs_of,
 )
+from lcprobe.analysis.report.answer.model_pairs import Difference, model_differences
+from lcprobe.analysis.report.answer.places import depth_text
 from lcprobe.analysis.report.charts.seed_groups import SeedGroup
-from lcprobe.analysis.report.wording import listed, one_line
+from lcprobe.analysis.report.wording import found_text, listed, one_line
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.multiplicity import ALPHA
 from lcprobe.words import counted
-
-NOT_RESOLVED = "not resolved"
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,11 @@ def answer_lines(results: Results, tables: Sequence[HeadlineTable]) -> list[Answ
     if not tasks:
         return []
     task = tasks[0]
-    about = f" on {task}" if len(tasks) > 1 else ""
     lines = [
-        AnswerLine(f"Which model{about}?", _which(results, task)),
-        AnswerLine("Up to which length?", _up_to(results, task)),
-        AnswerLine("Where is it lost?", _lost(results, task)),
-        AnswerLine("How sure?", _sure(results, tables[0])),
+        AnswerLine(f"Which model on {task}?", _which(results, task)),
+        AnswerLine(f"Up to which length on {task}?", _up_to(results, task)),
+        AnswerLine(f"Where is it lost on {task}?", _lost(results, task)),
+        AnswerLine(f"How sure on {task}?", _sure(results, tables[0])),
     ]
     return [AnswerLine(one_line(line.question), one_line(line.text)) for line in lines]
 
@@ -72,7 +72,7 @@ def _above(pairs: Sequence[Difference]) -> str:
         return f"{len(pairs)} pairs differ, most of all {pairs[0].higher} above {pairs[0].lower}"
     lower: dict[str, list[str]] = {}
     for pair in pairs:
-        lower.setdefault(pair.higher, []).append(pair.lower)
+        lower.setdefault(pair.higher, []).append(f"{pair.lower}{pair.place}")
     ordered = sorted(lower.items(), key=lambda item: -len(item[1]))
     return listed(f"{higher} is above {' and '.join(names)}" for higher, names in ordered)
 
@@ -80,9 +80,9 @@ def _above(pairs: Sequence[Difference]) -> str:
 def _up_to(results: Results, task: str) -> str:
     known: list[tuple[int, str, str]] = []
     for group in groups_of(results):
-        tokens, multiple, best = effective_length(results, runs_of(group, task, first_format(results, task)))
-        times = f" tokens ({multiple} the training length)" if multiple else " tokens" if best else ""
-        known.append((best, group.name, f"{tokens}{times}"))
+        own = effective_length(results, runs_of(group, task, first_format(results, task)))
+        note = f" tokens ({own.note})" if own.note else " tokens" if own.longest else ""
+        known.append((own.longest, group.name, f"{own.tokens}{note}"))
     return _together([(name, text) for _, name, text in sorted(known, key=lambda item: -item[0])])
 
 
@@ -108,9 +108,11 @@ def _lost_by(results: Results, group: SeedGroup, task: str) -> str:
     if parts:
         return "; ".join(parts)
     extrapolations = [e for e in results.extrapolations if e.where in keys]
-    longest = max(results.data.lengths(task, first_format(results, task)))
-    if all(e.effective == longest for e in extrapolations):
-        return f"not lost up to {longest:,} tokens, the longest tested"
+    lengths = results.data.lengths(task, first_format(results, task))
+    if all(e.effective == max(lengths) for e in extrapolations):
+        if len(lengths) == 1:
+            return f"not lost at {lengths[0]:,} tokens, the only length tested"
+        return f"not lost up to {max(lengths):,} tokens, the longest tested"
     reasons = dict.fromkeys(r.refused.split(":")[0] for r in reaches if r.refused is not None)
     return "; ".join(reasons) or NOT_RESOLVED
 
@@ -118,21 +120,22 @@ def _lost_by(results: Results, group: SeedGroup, task: str) -> str:
 def _sure(results: Results, table: HeadlineTable) -> str:
     seeds = sorted({row.seeds for row in table.rows})
     span = counted(seeds[0], "training seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} training seeds"
-    meaning = "tests of models are over seeds, too"
-    if seeds[0] == 1:
-        meaning = "statements are about these runs, not about architectures"
+    text = f"{span[0].upper()}{span[1:]} a model"
+    if len(table.rows) > 1 and seeds[0] == 1:
+        text += ": what is said of models is about these runs, not about architectures"
+    elif len(table.rows) > 1:
+        text += ": tests of models are over seeds, too"
     widths = [
         (s.estimate.high - s.estimate.low) / 2
         for row in table.rows
         for s in row.scores
         if isinstance(s.estimate, Proportion)
     ]
-    scores = f" Scores are within ±{max(widths):.2f} (95 %)." if widths else ""
+    scores = f" Scores on {table.task} are within ±{max(widths):.2f} (95 %)." if widths else ""
     tested = [claim for claim in results.claims if claim.p is not None]
-    found = sum(claim.resolved for claim in tested)
-    tests = f" {found:,} of {counted(len(tested), 'tested statement')} are findings"
-    rate = f"at most {ALPHA:.0%} of reports hold any false one"
-    return f"{span[0].upper()}{span[1:]} a model: {meaning}.{scores}{tests}; {rate}."
+    tests = found_text(sum(claim.resolved for claim in tested), len(tested))
+    rate = f"; at most {ALPHA:.0%} of reports hold any false one" if tested else ""
+    return f"{text}.{scores} In the whole report {tests}{rate}."
 
 
 def _together(answers: Sequence[tuple[str, str]]) -> str:

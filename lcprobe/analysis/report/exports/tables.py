@@ -42,6 +42,7 @@ def headline_table(given: HeadlineTable) -> Table:
     chance = "" if given.chance is None else f" Chance {decimal_text(given.chance)}."
     caption = f"By length in tokens, {given.format}, over all depths, with 95 % intervals.{chance}"
     caption += " †: training length." if given.context_length is not None else ""
+    caption += " Effective reach with ≥: its lower bound, beyond the longest distance tested."
     columns = ["model", "trained at", "seeds", *lengths, "effective length", "effective reach"]
     return Table(f"Exact match on {given.task}", caption, columns, rows)
 

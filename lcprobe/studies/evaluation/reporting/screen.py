@@ -5,6 +5,7 @@ The selection is the report's (`analysis.report.answer`); here it only fits a te
 
 from collections.abc import Iterator
 
+from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE
 from lcprobe.analysis.report.answer.findings import MAX_FINDINGS
 from lcprobe.analysis.report.answer.headline import MAIN_TASKS, HeadlineRow, HeadlineTable, Score
 from lcprobe.analysis.report.write import Report
@@ -17,6 +18,10 @@ MODEL, LEAST_LENGTHS, WITH_REACH, MOST_LENGTHS = 22, 10, 18, 34
 """Widest column of models; narrowest of effective lengths beside the scores, with reach, and widest."""
 TRAINED = "*"
 """Marks the training length."""
+LEGEND = (
+    f"effective length: up to it a fall below {SHARE_OF_BASE:g} of the skill is excluded at the report's one "
+    "error rate; ≥: the next length is not shown to fall; reach: half-way down, ≥: beyond the longest distance"
+)
 
 
 def say_report(report: Report) -> None:
@@ -24,6 +29,7 @@ def say_report(report: Report) -> None:
     for table in report.headline[:MAIN_TASKS]:
         say("", *title_of(table))
         say_lines(table_text(table, width_of()))
+    say(*(["", LEGEND] if report.headline else []))
     rest = len(report.headline) - MAIN_TASKS
     say(*([f"and {counted(rest, 'more task')} in the report"] if rest > 0 else []), "", *statements(report))
     say(f"report: {report.html}")

@@ -1,14 +1,19 @@
 """Ranked findings, the answer's four lines and folded limits: only what is resolved is said, in a fixed order."""
 
+import re
+import warnings
+
 import numpy as np
+import pytest
 
 from lcprobe.analysis.findings.results import analyse
-from lcprobe.analysis.report.answer.findings import findings, model_differences
+from lcprobe.analysis.report.answer.findings import findings
 from lcprobe.analysis.report.answer.headline import headline_tables
 from lcprobe.analysis.report.answer.limits import folded_limits
 from lcprobe.analysis.report.answer.lines import answer_lines
+from lcprobe.analysis.report.answer.model_pairs import model_differences
 from lcprobe.analysis.report.summary import summary
-from lcprobe.analysis.report.wording import DISTANCE, FORMATS, LENGTH, MODELS, POSITION, Sentence
+from lcprobe.analysis.report.wording import DISTANCE, FORMATS, LENGTH, MODELS, POSITION, Sentence, found_text
 from tests.analysis.fabricated import flat, plan, records, run, study, task, three_models
 
 CELLS = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=60)
@@ -18,6 +23,13 @@ CELLS += plan(["single"], lengths=[128], depths=[0.5], n=60, control="zero_dista
 def results_of(behaviours, runs=None, cells=CELLS, **changes):
     runs = runs or [run(name) for name in behaviours]
     return analyse(study(runs, [task("single")], cells, **changes), records(behaviours, cells))
+
+
+FORMATS_OF_TWO = [("corpus", "words", "numbers"), ("corpus", "words", "hex")]
+
+
+def by_format(first: float, second: float):
+    return lambda c: np.where(c["value_format"] == "numbers", first, second)
 
 
 def past(p: float):
@@ -59,7 +71,7 @@ def test_nothing_resolved_is_said_and_nothing_else():
     which, up_to, lost, sure = answer_lines(results, headline_tables(results))
     assert "no difference resolved" in which.text
     assert up_to.text == "a, b: task not shown to be acquired." == lost.text
-    assert sure.text.startswith("1 training seed a model: statements are about these runs")
+    assert sure.text.startswith("1 training seed a model: what is said of models is about these runs")
 
 
 def test_unresolved_pairs_are_counted_and_never_ranked():
@@ -71,7 +83,7 @@ def test_unresolved_pairs_are_counted_and_never_ranked():
 
 
 def test_limits_of_a_kind_share_a_line_with_all_of_their_sentences():
-    results = results_of({"a": flat(0.2), "b": flat(0.2)}, runs=[run("a", tuned="not swept"), run("b", tuned="no")])
+    results = results_of({"a": flat(0.1), "b": flat(0.1)}, runs=[run("a", tuned="not swept"), run("b", tuned="no")])
     sentences = summary(results)
     limits = {limit.kind: limit for limit in folded_limits(sentences)}
     assert limits["Learning rate not tuned"].line == "Learning rate not tuned: 2 models (a, b)"
@@ -80,6 +92,82 @@ def test_limits_of_a_kind_share_a_line_with_all_of_their_sentences():
     assert len(limits["Task not acquired"].sentences) == 2
     behind = [text for limit in limits.values() for text in limit.sentences]
     assert sorted(behind) == sorted(s.text for s in sentences if s.warning)
+
+
+def test_a_task_that_is_only_not_shown_says_so_with_the_interval_that_decides():
+    cells = plan(["single"], FORMATS_OF_TWO, [64, 128], [0.0, 0.5, 1.0], 60)
+    cells += plan(["single"], FORMATS_OF_TWO, [128], [0.5], 60, "zero_distance")
+    results = analyse(study([run("a")], [task("single")], cells), records({"a": by_format(0.1, 0.56)}, cells))
+    limits = {limit.kind: limit for limit in folded_limits(summary(results))}
+    assert limits["Task not acquired"].line == "Task not acquired: a on single in 1 of 2 formats"
+    kind = "Task not shown to be acquired"
+    assert limits[kind].line == f"{kind}: a on single in 1 of 2 formats"
+    for kind, side in (("Task not acquired", "below"), ("Task not shown to be acquired", "around")):
+        (text,) = limits[kind].sentences
+        (interval,) = re.findall(r"/60; ([\d.]+)–([\d.]+)\), needed > 0.50", text)
+        low, high = map(float, interval)
+        assert (high < 0.5) if side == "below" else (low <= 0.5 <= high)
+
+
+def test_what_is_over_several_formats_stands_at_their_picture_and_the_answer_is_about_the_first():
+    cells = plan(["single"], FORMATS_OF_TWO, [64, 128], [0.0, 0.5, 1.0], 60)
+    behaviours = {"a": by_format(1.0, 0.9), "b": by_format(1.0, 0.2)}
+    results = analyse(study([run("a"), run("b")], [task("single")], cells), records(behaviours, cells))
+    zone = model_differences(results, "single")["up to the training length"]
+    assert (zone.found, zone.nothing) == ([], "not testable (both at ceiling)")
+    texts = {s.topic: s.text for s in findings(results) if "a above b" in s.text}
+    assert [*texts] == [FORMATS]
+    assert texts[FORMATS].startswith(
+        "single: up to the training length (64 to 128 tokens, 2 formats together): a above b by +"
+    )
+
+
+def test_single_lengths_of_the_first_format_are_said_where_the_test_is_over_several():
+    cells = plan(["single"], FORMATS_OF_TWO, [128, 256], [0.0, 0.5, 1.0], 60)
+    results = results_of({"a": past(0.9), "b": past(0.2)}, cells=cells)
+    (pair,) = model_differences(results, "single")["past the training length"].found
+    assert (pair.higher, pair.at, pair.contrast.format) == ("a", 256, "corpus/words/numbers")
+    assert answer_lines(results, headline_tables(results))[0].text.startswith(
+        "Past the training length: a is above b at 256 tokens"
+    )
+
+
+def test_where_it_is_lost_and_kept_has_the_scores_of_the_places():
+    cells = plan(["single"], lengths=[64, 128, 256], depths=[0.1, 0.3, 0.5, 0.7, 0.9], n=100)
+    cells += plan(["single"], lengths=[128], depths=[0.5], n=100, control="zero_distance")
+    late = lambda c: np.where((c["length"] > 128) & (c["depth"] < 0.8), 0.4, 0.98)  # noqa: E731
+    results, frame = results_of({"a": late}, cells=cells), records({"a": late}, cells).to_pandas()
+    at = frame[(frame.control == "none") & (frame.length == 256)].groupby("depth").exact.mean()
+    lost = sorted((at[0.1], at[[0.3, 0.5, 0.7]].mean()))
+    span = "–".join(dict.fromkeys(f"{x:.2f}" for x in lost))
+    words = f"lost at the start and in the middle ({span}), kept at the end ({at[0.9]:.2f}) at 256 tokens"
+    lines = answer_lines(results, headline_tables(results))
+    assert words in lines[2].text
+    assert any(s.topic == POSITION and words in s.text for s in findings(results))
+    assert lines[3].text.startswith("1 training seed a model. "), "one model: nothing is said of architectures"
+
+
+def test_one_sample_of_one_length_is_said_in_words_and_without_a_warning():
+    cells = plan(["single"], lengths=[128], depths=[0.5], n=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        results = results_of({"a": flat(1.0), "b": flat(1.0)}, cells=cells)
+        lines = answer_lines(results, headline_tables(results))
+    assert not any("shared samples" in line.text for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("found", "tested", "text"),
+    [
+        (0, 1, "the one tested statement is no finding"),
+        (1, 1, "the one tested statement is a finding"),
+        (0, 9, "none of 9 tested statements is a finding"),
+        (1, 9, "1 of 9 tested statements is a finding"),
+        (1200, 3000, "1,200 of 3,000 tested statements are findings"),
+    ],
+)
+def test_findings_are_counted_in_good_english(found, tested, text):
+    assert found_text(found, tested) == text
 
 
 def test_every_warning_has_a_kind():

@@ -28,7 +28,7 @@ def table_of(n: int, effective: str = "≥ 1,024") -> HeadlineTable:
         )
 
     rows = [
-        HeadlineRow(f"{NAMES[i % 3]}-{i}", 3, 128, scores(i), effective, "≥ 8×", "no fall to 1,024", 1024)
+        HeadlineRow(f"{NAMES[i % 3]}-{i}", 3, 128, scores(i), effective, "≥ 8×", "", "≥ 1,024", 1024)
         for i in range(n)
     ]
     return HeadlineTable("multikey", "corpus/words/numbers", LENGTHS, tuple(rows), 0.25, 100, 128, 3)
@@ -53,7 +53,7 @@ def test_in_a_pipe_a_model_is_a_line():
     assert len(lines) == 2 + 9
     assert all(row.model in line for row, line in zip(table.rows, lines[2:], strict=True))
     assert lines[2].count("(.7") == len(LENGTHS)
-    assert lines[2].endswith("≥ 1,024 (≥ 8×); no fall to 1,024")
+    assert lines[2].endswith("≥ 1,024 (≥ 8×); ≥ 1,024")
 
 
 def test_training_lengths_that_differ_are_marked_at_the_scores():
