@@ -287,6 +287,8 @@ def _read(file: str) -> dict[str, Any]:
         if root is not None and not isinstance(root, yaml.MappingNode):
             raise ConfigError(file, "no mapping at the top", "keys such as model, data, train, probe")
         config = read_yaml(text) or {}
+        if "parameters" in config and {"program", "method", "command"} & set(config):
+            raise ConfigError(file, "a sweep in W&B's format", f"a config; a sweep: lcprobe sweep {file}")
         OmegaConf.create(config)  # finds broken interpolations
     except yaml.MarkedYAMLError as error:
         where = f"{file}, line {error.problem_mark.line + 1}" if error.problem_mark else file

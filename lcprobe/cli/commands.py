@@ -1,6 +1,7 @@
 """The commands: arguments in, exit code out. Heavy imports wait until the arguments are known to be good."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -262,20 +263,17 @@ def _score(words: list[str]) -> int:
 
 
 def _sweep(words: list[str]) -> int:
-    counts, rest = _take_option(words, "--trials")
-    seeds, rest = _take_option(rest, "--seed")
+    count, rest = _take_number(words, "--trials", 1)
+    seed, rest = _take_number(rest, "--seed", 0)
     arguments = read_arguments(rest, ("--plan",))
     no_folders(arguments, "a .yaml file")
-    if len(arguments.files) != 1 or len(counts) > 1 or len(seeds) > 1:
+    if len(arguments.files) != 1:
         allowed = "FILE.yaml [key=value ...] [--trials N] [--seed N] [--plan]"
         raise ConfigError("command line", " ".join(words) or "nothing", allowed)
-    for option, given in (("--trials", counts), ("--seed", seeds)):
-        if given and not given[0].isdigit():
-            raise ConfigError(option, given[0], "a whole number")
     from lcprobe.studies.sweeps.sweep_file import read_sweep
 
     sweep = read_sweep(Path(arguments.files[0]))
-    trials = sweep.trials(int(counts[0]) if counts else None, int(seeds[0]) if seeds else 0)
+    trials = sweep.trials(count, seed or 0)
     from lcprobe.studies.sweeps.run_sweep import print_trials, run_sweep
 
     (print_trials if "--plan" in arguments.flags else run_sweep)(sweep, trials, arguments.overrides)
@@ -347,6 +345,18 @@ def _take_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
             rest.append(word)
         following = word == option and not following
     return values, rest
+
+
+def _take_number(words: list[str], option: str, least: int) -> tuple[int | None, list[str]]:
+    """The number that follows an option (None: the option is not there), and the other words. Raises ConfigError for
+    anything but one whole number."""
+    values, rest = _take_option(words, option)
+    if option not in words:
+        return None, rest
+    given = " ".join(values)
+    if not re.fullmatch(r"[0-9]{1,9}", given) or int(given) < least:
+        raise ConfigError(option, given or "nothing", f"one whole number >= {least}")
+    return int(given), rest
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

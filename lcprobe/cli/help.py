@@ -187,12 +187,13 @@ usage: lcprobe sweep FILE.yaml [key=value ...] [--trials N] [--seed N] [--plan]
                 values, or min and max), metric, and command with ${{program}}, configs and key=value, and
                 ${{args_no_hyphens}}
   key=value     on top of every trial
-  --trials      number of trials: of a grid the first ones, at random as many (run_cap in the file)
+  --trials      number of trials, 1 or more: of a grid the first ones, at random as many (run_cap in the file)
   --seed        of random trials
   --plan        check and print the trials, and stop
 
-A trial is one run, runs/<study>/<trial>; results in runs/<study>/sweep.json, the best first. A finished trial is not
-trained again. Rates for each architecture of a study are another thing: study.lr_sweep.
+A trial is one run, runs/<study>/<trial>; results in runs/<study>/sweep.json, the best first. The folder is a study:
+evaluate.py runs/<study> probes the trials. A finished trial is not trained again. Rates for each architecture of a
+study are another thing: study.lr_sweep.
 
 example
   lcprobe sweep configs/sweep/wandb.yml train.tokens=200_000
@@ -206,7 +207,8 @@ usage: lcprobe sync FOLDER ...
   FOLDER        a study's folder, or one with several studies
 
 A run that was interrupted, or probed after it was trained, has several W&B folders, and the newest one is whole: it
-is sent alone. What W&B has already is not sent again; a run that went on since then is, and replaces what W&B had.
+is sent alone. One that is empty, torn or was cut off is passed over for an older one, and named. What W&B has already
+is not sent again; a run that went on since then is, and replaces what W&B had.
 Exit code 74: no answer from the server, no credentials, or a run that W&B did not take.
 
 example

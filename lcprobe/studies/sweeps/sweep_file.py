@@ -30,6 +30,8 @@ METHODS = ("grid", "random")
 GOALS = ("minimize", "maximize")
 PARAMETER = ("value", "values", "probabilities", "distribution", "min", "max")
 DISTRIBUTIONS = ("constant", "categorical", "uniform", "int_uniform", "log_uniform_values")
+MAX_TRIALS = 1000
+"""As many as a grid may have runs."""
 PROGRAM, ARGUMENTS = "${program}", "${args_no_hyphens}"
 Trial = dict[str, Any]
 """Values by key of the config."""
@@ -72,8 +74,11 @@ class Sweep:
 
     def trials(self, count: int | None, seed: int) -> list[Trial]:
         """The trials: of a grid the first `count` (None: all), at random that many. Raises ConfigError for a random
-        sweep without a number."""
+        sweep without a number, and for more than MAX_TRIALS."""
         count = self.cap if count is None else count
+        size = math.prod(len(parameter.values) for parameter in self.parameters.values())
+        wanted = size if count is None or (self.method == "grid" and size < count) else count
+        require("run_cap", wanted, wanted <= MAX_TRIALS, f"at most {MAX_TRIALS} trials, or --trials N")
         if self.method == "grid":
             every = itertools.product(*(parameter.values for parameter in self.parameters.values()))
             return [dict(zip(self.parameters, values, strict=True)) for values in itertools.islice(every, count)]
@@ -93,6 +98,9 @@ def read_sweep(path: Path) -> Sweep:
         given = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         raise ConfigError(str(path), "no readable YAML", "a sweep in W&B's format") from None
+    if isinstance(given, dict) and not {"parameters", "method", "program"} & set(given) and "study" in given:
+        allowed = f"a sweep in W&B's format; this one is for train.py: python train.py [CONFIG ...] {path}"
+        raise ConfigError(str(path), "a config of lcprobe", allowed)
     require(
         str(path), given, isinstance(given, dict) and "parameters" in given, "a mapping with method and parameters"
     )

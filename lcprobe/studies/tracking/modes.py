@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +26,12 @@ CHECK_SECONDS = 4.0
 @dataclass
 class _Session:
     """What this process knows of W&B. offline: why nothing is sent until it ends; empty: something is. refused: what
-    was said of settings that cannot be used."""
+    was said of settings that cannot be used. unusable: studies of which it was said that credentials cannot be
+    used, and why."""
 
     offline: str = ""
     refused: str = ""
+    unusable: set[tuple[Path, str]] = field(default_factory=set)
 
 
 SESSION = _Session()
@@ -55,8 +57,14 @@ def _mode(config: TrackConfig, study: Path) -> Mode:
     mode = MODES[min(MODES.index(wanted), MODES.index(_allowed_by_environment()))]
     if mode != "off":
         mode = MODES[min(MODES.index(mode), MODES.index(_allowed_by_settings()))]
-    if mode != "online" or (config.wandb == "auto" and not has_credentials()):
-        return "off" if mode == "off" else "offline"
+    if mode == "online" and config.wandb == "auto":
+        found, fault = credentials()
+        if fault and (study.resolve(), fault) not in SESSION.unusable:
+            SESSION.unusable.add((study.resolve(), fault))
+            log.warning("W&B is offline for this study (%s); to send it later: lcprobe sync %s", fault, study)
+        mode = "online" if found else "offline"
+    if mode != "online":
+        return mode
     if not SESSION.offline and (reason := unreachable(server())):
         stay_offline(reason, study)
     return "offline" if SESSION.offline else "online"
@@ -74,17 +82,17 @@ def server() -> str:
     return str(_settings().base_url)
 
 
-def has_credentials() -> bool:
-    """Whether W&B has credentials for its server; what it cannot use, such as a key of the wrong form, is none."""
+def credentials() -> tuple[bool, str]:
+    """Whether W&B has credentials for its server, and what is wrong with those that it cannot use, such as a key of
+    the wrong form."""
     import wandb
     from wandb.sdk.lib import wbauth
 
     try:
         found = wbauth.authenticate_session(host=server(), source="lcprobe", prompt=False, update_session=False)
     except wandb.Error as error:
-        log.warning("W&B has no usable credentials: %s", error)
-        return False
-    return found is not None
+        return False, f"it cannot use its credentials: {' '.join(str(error).split())[:200]}"
+    return found is not None, ""
 
 
 def unreachable(address: str) -> str:

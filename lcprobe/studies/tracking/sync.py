@@ -18,7 +18,7 @@ from lcprobe.files import digest_file, read_json, write_json
 from lcprobe.locks import file_lock
 from lcprobe.studies.console import say
 from lcprobe.studies.tracking.log_file import read_log
-from lcprobe.studies.tracking.modes import has_credentials, server, unreachable
+from lcprobe.studies.tracking.modes import credentials, server, unreachable
 from lcprobe.words import counted
 
 SENT = "sent.json"
@@ -68,8 +68,10 @@ def sync(folders: list[Path]) -> None:
         allowed = "a folder with runs that were tracked offline (track.wandb=offline)"
         raise ConfigError("sync", ", ".join(map(str, folders)), allowed)
     address = server()
-    if not has_credentials():
-        raise ServerError(f"W&B has no credentials for {address}; allowed: `wandb login`, or WANDB_API_KEY")
+    has_credentials, fault = credentials()
+    if not has_credentials:
+        given = fault or "it has no credentials"
+        raise ServerError(f"W&B: {given} (for {address}); allowed: `wandb login`, or WANDB_API_KEY")
     if reason := unreachable(address):
         raise ServerError(f"W&B: {reason}; nothing was sent")
     with file_lock(folders[0] / ".sync", f"{folders[0]}", wait="sends it to W&B"):

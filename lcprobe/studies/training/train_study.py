@@ -39,7 +39,12 @@ def print_plan(mapping: Mapping[str, Any], full: bool = False, write: bool = Fal
     """Print the matched models and what the study costs, once everything that can be checked is. full: all columns,
     runs and notes; write: these go to files of the study's folder, too."""
     plan = checked_plan(mapping)
-    write = write and plan.config.study.run is None  # one run of several is not the study's plan
+    show_plan(plan, full, write and plan.config.study.run is None)  # one run of several is not the study's plan
+    return plan
+
+
+def show_plan(plan: StudyPlan, full: bool = False, write: bool = False) -> None:
+    """Print a plan. full, write: as for `print_plan`."""
     table = plan_table(plan, planned_rates(plan))
     everything = "--plan --full"
     if write:
@@ -51,7 +56,6 @@ def print_plan(mapping: Mapping[str, Any], full: bool = False, write: bool = Fal
         say(*full_lines(plan, table))
     else:
         say(*screen_lines(plan, table, everything, width_of()))
-    return plan
 
 
 def train_study(mapping: Mapping[str, Any]) -> None:

@@ -90,6 +90,17 @@ def test_settings_that_wandb_cannot_use_switch_it_off_with_one_line(environment,
     assert len(caplog.messages) == 1
 
 
+def test_a_key_that_wandb_cannot_use_is_named_once_for_each_study_with_how_to_send_it(environment, tmp_path, caplog):
+    environment({"WANDB_API_KEY": "short"})
+    with caplog.at_level(logging.WARNING, "lcprobe"):
+        modes = [wandb_mode(TrackConfig(), tmp_path / name) for name in ("a", "b", "a", "b")]
+    assert modes == ["offline"] * 4
+    assert [
+        message.endswith(f"lcprobe sync {tmp_path / n}") for message, n in zip(caplog.messages, "ab", strict=True)
+    ]
+    assert not any("\n" in message for message in caplog.messages)
+
+
 def test_without_a_network_everything_is_offline_after_one_quick_question(environment, tmp_path, monkeypatch, caplog):
     environment({"WANDB_API_KEY": KEY})
     asked = []

@@ -122,8 +122,9 @@ def test_nothing_is_sent_without_credentials_answer_or_runs(study, tmp_path_fact
     monkeypatch.setattr(module, "_send", lambda *given: pytest.fail("sent"))
     with pytest.raises(ConfigError, match="tracked offline"):
         sync([tmp_path_factory.mktemp("empty")])
-    for credentials, reason, said in ((False, "", "no credentials"), (True, "no answer", "no answer")):
-        monkeypatch.setattr(module, "has_credentials", lambda has=credentials: has)
+    none, broken = ((False, ""), "", "no credentials"), ((False, "a short key"), "", "a short key")
+    for credentials, reason, said in (none, broken, ((True, ""), "no answer", "no answer")):
+        monkeypatch.setattr(module, "credentials", lambda found=credentials: found)
         monkeypatch.setattr(module, "unreachable", lambda address, why=reason: why)
         with pytest.raises(ServerError, match=said) as error:
             sync([study])
@@ -135,7 +136,7 @@ def test_nothing_is_sent_without_credentials_answer_or_runs(study, tmp_path_fact
 )
 def test_what_the_client_has_sent_is_remembered(study, monkeypatch, capsys, writes, says, sent):
     monkeypatch.setattr(module, "server", lambda: HERE)
-    monkeypatch.setattr(module, "has_credentials", lambda: True)
+    monkeypatch.setattr(module, "credentials", lambda: (True, ""))
     monkeypatch.setattr(module, "unreachable", lambda address: "")
     calls = []
 
