@@ -7,6 +7,7 @@ and every other script. Everything that comes from data passes jinja2's autoesca
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,7 +93,7 @@ def write_report(
             tracker.table(f"report/{name}", rows)
     page = page_tables([table for chapter in chapters for table in chapter.tables], headline)
     kept = write_tables(folder / "tables", tables, page)
-    numbers = downloads([path for path in kept if path.suffix == ".csv" and path.parent.name != PAGE])
+    numbers = partial(downloads, [path for path in kept if path.suffix == ".csv" and path.parent.name != PAGE])
     html = folder / REPORT
     first = Answer(headline, answer, found, limits, sentences)
     write_atomic(html, page_html(results, first, chapters, inlined, episodes, numbers))

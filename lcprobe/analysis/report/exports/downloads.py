@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BUDGET = 600_000
-"""Bytes of all of them on the page."""
+"""Most bytes of all of them on the page."""
 
 
 @dataclass(frozen=True)

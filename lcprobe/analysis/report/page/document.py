@@ -4,7 +4,7 @@ Whatever comes from data passes jinja2's autoescape; only figures, which are dra
 style sheet and scripts are marked safe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from lcprobe.analysis.report.answer.headline import MAIN_TASKS, HeadlineTable
 from lcprobe.analysis.report.answer.limits import Limit
 from lcprobe.analysis.report.answer.lines import AnswerLine
 from lcprobe.analysis.report.blocks import InlinedFigure, Section
-from lcprobe.analysis.report.exports.downloads import Download
+from lcprobe.analysis.report.exports.downloads import BUDGET, Download
 from lcprobe.analysis.report.page.chapters import without
 from lcprobe.analysis.report.page.pictures import link_of, pictures, slug
 from lcprobe.analysis.report.page.shades import shade
@@ -27,12 +27,15 @@ from lcprobe.analysis.report.script import scripts
 from lcprobe.analysis.report.summary import TOPICS
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.analysis.stats.estimates import Proportion
+from lcprobe.words import and_list, counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-NAMED_MODELS = 12
-"""Number of models up to which the head of the page names each."""
+NAMED_MODELS = 6
+"""Models that the head of the page names."""
+PER_LINK = 200
+"""Bytes of a download besides its data."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,10 @@ def page_html(
     chapters: Sequence[Section],
     figures: Sequence[InlinedFigure],
     episodes: ShownEpisodes = NO_EPISODES,
-    downloads: Sequence[Download] = (),
+    downloads: Callable[[int], Sequence[Download]] | None = None,
 ) -> str:
     """The whole page; what does not fit into its size is named with its file. chapters: `chapters.sections` of the
-    same figures."""
+    same figures. downloads: those of so many bytes, which have what room all else leaves."""
     environment = page_environment()
     shown = pictures(results, figures, answer.findings)
     in_pictures = [f for one in shown for exhibit in one.exhibits for f in exhibit.figures]
@@ -76,21 +79,24 @@ def page_html(
         "findings": found[:MAX_FINDINGS],
         "more_findings": found[MAX_FINDINGS:],
         "episodes": episodes,
-        "downloads": downloads,
         "topics": [(topic, own) for topic, own in topics if own],
         "style": files("lcprobe.analysis.report").joinpath("report.css").read_text(encoding="utf-8"),
         "scripts": scripts(),
     }
     template = environment.get_template("report.html.j2")
-    taken = len(template.render(**parts, pictures=[], chapters=[]).encode())
+    bare = downloads(0) if downloads is not None else ()
+    taken = len(template.render(**parts, downloads=bare, pictures=[], chapters=[]).encode())
     while True:
-        html = template.render(
-            **parts, **dict(zip(("pictures", "chapters"), fitted(shown, chapters, taken), strict=True))
-        )
+        laid = dict(zip(("pictures", "chapters"), fitted(shown, chapters, taken), strict=True))
+        html = template.render(**parts, **laid, downloads=bare)
         over = len(html.encode()) - LIMIT
         if over <= 0 or taken > LIMIT:  # more than the limit without any picture or table: nothing can be left out
-            return html
+            break
         taken += over
+    if downloads is None or over > -PER_LINK * len(bare):
+        return html
+    room = min(BUDGET, -over - PER_LINK * len(bare))
+    return template.render(**parts, **laid, downloads=downloads(room))
 
 
 def page_environment() -> "Environment":
@@ -111,11 +117,13 @@ def page_environment() -> "Environment":
 
 
 def _models_text(results: Results) -> str:
-    """Names of the models; of many, their number and architectures."""
+    """Names of the models; of many, their number and the first names."""
     runs = results.study.runs
+    names = list(dict.fromkeys(run.architecture or run.group for run in runs))
     if len(runs) <= NAMED_MODELS:
-        return ", ".join(run.name for run in runs)
-    names = dict.fromkeys(run.architecture or run.group for run in runs)
+        return and_list([run.name for run in runs])
     models = len({(run.group, run.extension) for run in runs})
-    count = f"{models} models" if models == len(runs) else f"{len(runs)} runs of {models} model{'s' * (models > 1)}"
-    return f"{count} ({', '.join(names)})"
+    count = counted(models, "model")
+    if models < len(runs):
+        count = f"{counted(len(runs), 'run')} of {count}"
+    return f"{count} ({and_list(names, NAMED_MODELS)})"

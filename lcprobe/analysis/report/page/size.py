@@ -1,9 +1,9 @@
 """What fits into one page: it opens at once and can be mailed, and the rest is named with its file.
 
-Room is given first to the first picture of each exhibit, then to tables that are short, to the other pictures, to the
-figures of the chapters, and to long tables, the shortest first. A figure that does not fit whole is a picture without
-its specification, so that it does not become interactive. Sizes are those of the markup, nearly: a few bytes are
-added for each element.
+Room is given in this order: the curves by length of every task among the pictures, the other pictures, short tables,
+what makes the pictures interactive, the figures of the chapters, what makes those interactive, and long tables, the
+shortest first. What is left is for the downloads (see `document`). Sizes are those of the markup, nearly: a few bytes
+are added for each element.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,8 @@ LIMIT = 4_000_000
 """Bytes of a page."""
 MAX_ROWS = 3_000
 """Rows of a table that are on the page: more take a browser longer than a second."""
+FIRST = ("length", "effective_length")
+"""Charts of pictures that have room before all else."""
 SHORT = 400
 """Rows up to which a table has room before most figures."""
 PER_CELL, PER_FIGURE = 24, 400
@@ -25,11 +27,12 @@ NAMED = 6
 
 @dataclass(frozen=True)
 class Piece:
-    """A figure or a table of a chapter, and how soon it is left out: the larger `rank`, the sooner."""
+    """A figure's picture, its specification alone, or a table; the larger `rank`, the sooner it is left out."""
 
     rank: tuple[int, int]
     size: int
     item: InlinedFigure | Table
+    is_spec: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,26 +60,34 @@ def fitted(
     notes about what is missing."""
     room, kept = LIMIT - taken, Kept()
     exhibits = [exhibit for one in shown for exhibit in one.exhibits]
-    pieces = [Piece((2 if i else 0, i), figure_size(f), f) for e in exhibits for i, f in enumerate(e.figures)]
+    pieces = [
+        piece
+        for exhibit in exhibits
+        for i, figure in enumerate(exhibit.figures)
+        for piece in _parts(figure, (0 if figure.picture.chart in FIRST else 1, i), (3, i))
+    ]
     pieces += [piece for chapter in chapters for piece in _pieces(chapter)]
     for piece in sorted(pieces, key=lambda piece: piece.rank):
-        item, size = piece.item, piece.size
-        if isinstance(item, InlinedFigure):
-            if size > room:
-                item = replace(item, spec="")
-                size = figure_size(item)
-            if size <= room:
-                kept.figures[item.picture.name] = item
-                room -= size
-        elif size <= room and len(item.rows) <= MAX_ROWS:
+        item = piece.item
+        if piece.size > room:
+            continue
+        if isinstance(item, Table):
+            if len(item.rows) > MAX_ROWS:
+                continue
             kept.tables.add(id(item))
-            room -= size
+        elif not piece.is_spec:
+            kept.figures[item.picture.name] = replace(item, spec="")
+        elif item.picture.name in kept.figures:
+            kept.figures[item.picture.name] = item
+        else:
+            continue
+        room -= piece.size
     return [_pictures(one, kept) for one in shown], [_chapter(chapter, kept) for chapter in chapters]
 
 
 def figure_size(figure: InlinedFigure) -> int:
     """Bytes of a figure on the page."""
-    return len(figure.svg.encode()) + len(figure.spec.encode()) + 2 * len(figure.picture.caption) + PER_FIGURE
+    return sum(piece.size for piece in _parts(figure, (0, 0), (0, 0)))
 
 
 def table_size(table: Table) -> int:
@@ -84,14 +95,22 @@ def table_size(table: Table) -> int:
     return sum(PER_CELL + len(value.encode()) for row in (table.columns, *table.rows) for value in row)
 
 
+def _parts(figure: InlinedFigure, rank: tuple[int, int], rank_of_spec: tuple[int, int]) -> Iterator[Piece]:
+    """A figure as a picture, and what makes it interactive."""
+    yield Piece(rank, len(figure.svg.encode()) + 2 * len(figure.picture.caption) + PER_FIGURE, figure)
+    if figure.spec:
+        yield Piece(rank_of_spec, len(figure.spec.encode()), figure, is_spec=True)
+
+
 def _pieces(chapter: Section) -> Iterator[Piece]:
     for i, figure in enumerate(chapter.figures):
-        yield Piece((3, i), figure_size(figure), figure)
+        yield from _parts(figure, (4, i), (6, i))
     for _, others in chapter.folded:
         for i, figure in enumerate(others):
-            yield Piece((4, i), figure_size(figure), figure)
+            yield from _parts(figure, (5, i), (7, i))
     for table in chapter.tables:
-        yield Piece((5 if len(table.rows) > SHORT else 1, table_size(table)), table_size(table), table)
+        size = table_size(table)
+        yield Piece((8 if len(table.rows) > SHORT else 2, size), size, table)
 
 
 def _pictures(one: TaskPictures, kept: Kept) -> TaskPictures:

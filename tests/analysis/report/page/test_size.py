@@ -48,15 +48,32 @@ def test_room_goes_to_pictures_then_short_tables_then_figures_then_long_tables()
         assert ("Long: 2,000 rows are too many for this page and are in tables/cells.csv" in names) != kept_long
 
 
-def test_the_first_picture_of_an_exhibit_comes_before_tables_and_the_others_after():
-    first, second, small = figure("a", 900_000), figure("b", 900_000), table("Small", 500)
-    shown, (kept,) = fitted(
-        pictures(first, second),
-        [Section("c", "C", tables=[replace(small, rows=small.rows[:30])])],
-        LIMIT - figure_size(first) - table_size(small),
-    )
-    assert [e.figures for e in shown[0].exhibits] == [[first]]
-    assert len(kept.tables) == 1
+def test_pictures_come_before_tables_and_the_curve_by_length_of_every_task_first():
+    curve, small = figure("a", 400_000), table("Small", 30)
+    large = InlinedFigure(replace(curve.picture, name="m", chart="heatmap"), "x" * 400_000, "")
+    two = [TaskPictures("p", task, "f", [Exhibit("h", "t", [large], []), Exhibit("e", "t", [own], [])])
+           for task, own in (("one", curve), ("two", figure("b", 400_000)))]  # fmt: skip
+    for room, n_heatmaps, n_tables in ((2, 0, 0), (3, 1, 0)):
+        shown, (kept,) = fitted(two, [Section("c", "C", tables=[small])], LIMIT - room * figure_size(curve) - 10)
+        assert [len(one.exhibits[1].figures) for one in shown] == [1, 1]
+        assert {len(one.exhibits[0].figures) for one in shown} == {n_heatmaps}  # the same figure twice
+        assert len(kept.tables) == n_tables
+
+
+def test_figures_of_chapters_stop_being_interactive_then_go_and_pictures_after_them():
+    picture, own = replace(figure("a", 1000), spec="x" * 5000), replace(figure("b", 1000), spec="y" * 5000)
+    without = figure_size(replace(own, spec=""))
+    chapter = Section("c", "C", figures=[own])
+    for lacking, spec, specs_of_own in (
+        (0, picture.spec, [own.spec]),
+        (1, picture.spec, [""]),
+        (5001, picture.spec, []),
+        (5000 + without + 1, "", [""]),
+    ):
+        room = figure_size(picture) + figure_size(own) - lacking
+        shown, (kept,) = fitted(pictures(picture), [chapter], LIMIT - room)
+        assert [f.spec for f in shown[0].exhibits[0].figures] == [spec]
+        assert [f.spec for f in kept.figures] == specs_of_own
 
 
 def test_pictures_without_room_are_named_beside_their_findings():
