@@ -17,13 +17,15 @@ OPEN_ROWS = 40
 
 @dataclass(frozen=True)
 class Table:
-    """A table of strings. file: the CSV with the same numbers in full, where there is one."""
+    """A table of strings. file: the CSV with the same numbers in full, where there is one. in_csv: what its own CSV
+    has in place of it, a value in each column."""
 
     title: str
     caption: str
     columns: Sequence[str]
     rows: list[list[str]]
     file: str = ""
+    in_csv: "Table | None" = None
 
     @property
     def id(self) -> str:

@@ -4,6 +4,7 @@
 
 const chosen = { models: null, tasks: null }; // null: all
 const views = [];
+const NARROW = 640; // CSS pixels of a phone, as in the style sheet
 
 // Charts ------------------------------------------------------------------------------------------------------------
 
@@ -20,6 +21,7 @@ function shownIn(spec) {
 async function draw(figure) {
   const place = figure.querySelector(".chart");
   const spec = specOf(figure);
+  if (spec.columns > 1 && innerWidth < NARROW) spec.columns = 1; // panels below each other: no scrolling sideways
   const parameter = shownIn(spec);
   const all = parameter ? parameter.value : [];
   if (parameter) parameter.value = kept(all);
@@ -75,6 +77,8 @@ function button(text, pressed, onClick) {
   return element;
 }
 
+const FILTERED_FROM = 13; // names that have a box to look for them
+
 function choice(place, title, names, key, apply) {
   if (names.length < 2) return;
   const group = document.createElement("div");
@@ -84,17 +88,43 @@ function choice(place, title, names, key, apply) {
   const label = document.createElement("span");
   label.textContent = title;
   group.append(label);
+  const press = () => buttons.forEach((b, i) => {
+    b.setAttribute("aria-pressed", String(chosen[key] === null || chosen[key].has(names[i])));
+  });
   const buttons = names.map((name) =>
     button(name, true, () => {
       // the first choice shows that one alone; then each click adds or removes
       const set = chosen[key] === null ? new Set([name]) : new Set(chosen[key]);
       if (chosen[key] !== null) set.has(name) ? set.delete(name) : set.add(name);
       chosen[key] = set.size === 0 || set.size === names.length ? null : set;
-      buttons.forEach((b, i) => b.setAttribute("aria-pressed", String(chosen[key] === null || set.has(names[i]))));
+      press();
       apply();
     }),
   );
-  group.append(...buttons);
+  if (names.length >= FILTERED_FROM) {
+    const input = document.createElement("input");
+    input.type = "search";
+    input.placeholder = "find";
+    input.setAttribute("aria-label", `Find in ${title.toLowerCase()}`);
+    input.addEventListener("input", () => {
+      const text = input.value.toLowerCase();
+      buttons.forEach((b, i) => (b.hidden = !names[i].toLowerCase().includes(text)));
+    });
+    const all = document.createElement("button");
+    all.type = "button";
+    all.className = "all";
+    all.textContent = "all";
+    all.addEventListener("click", () => {
+      chosen[key] = null;
+      press();
+      apply();
+    });
+    group.append(input, all);
+  }
+  const list = document.createElement("div");
+  list.className = "names";
+  list.append(...buttons);
+  group.append(list);
   place.append(group);
 }
 
@@ -189,13 +219,21 @@ function searchable(scroll, table) {
 function printWhole() {
   let opened = [];
   window.addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
+    const brief = document.body.classList.contains("brief");
+    opened = brief ? [] : [...document.querySelectorAll("details:not([open])")];
     opened.forEach((d) => (d.open = true));
   });
   window.addEventListener("afterprint", () => {
     opened.forEach((d) => (d.open = false));
     opened = [];
+    document.body.classList.remove("brief");
   });
+  const brief = button("print: answer and pictures", false, () => {
+    document.body.classList.add("brief"); // the style sheet leaves episodes and evidence out
+    window.print();
+  });
+  brief.removeAttribute("aria-pressed");
+  document.querySelector("nav").append(brief);
 }
 
 offerChoices();

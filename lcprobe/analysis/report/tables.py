@@ -7,6 +7,7 @@ measured is an empty field, never a number. See OWASP, "CSV injection".
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lcprobe.analysis.findings.cells import PanelKey, Unavailable
@@ -30,6 +31,9 @@ def safe(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     text = str(value)
+    with suppress(ValueError):
+        float(text)
+        return text
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in ("\t", "\r", "\n") else text
 
 

@@ -10,7 +10,7 @@ import pytest
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import TrainingData
 from lcprobe.analysis.report.charts.distance import chosen_lengths
-from lcprobe.analysis.report.charts.render import render
+from lcprobe.analysis.report.charts.render import render, render_spec
 from lcprobe.analysis.report.charts.seed_groups import seed_groups
 from lcprobe.analysis.report.figures import CHARTS, all_figures, draw
 from lcprobe.analysis.report.write import write_report
@@ -27,6 +27,7 @@ from tests.analysis.fabricated import (
 )
 from tests.analysis.report.charts_read import layers, panels_of, rows_of
 
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?")
 CELLS = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
 FORMATS = plan(["single"], [("words", "words", "numbers")], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
 BIASES = [
@@ -117,9 +118,52 @@ def test_profiles_are_at_the_training_length_and_where_the_first_model_is_lost()
         figures = all_figures(analyse(facts, records(behaviours, cells)), ["depth"])
         return [{row["length"] for row in rows_of(figure, "line")} for figure in figures.values()]
 
-    assert lengths_of(a=fails_past(512), b=fails_past(1024)) == [{128}, {1024}]
-    assert lengths_of(a=fails_past(512), b=fails_past(256)) == [{128}, {512}]
-    assert lengths_of(a=fails_past(1024)) == [{128}, {256}]
+    assert lengths_of(a=fails_past(512), b=fails_past(1024)) == [{1024}, {128}]
+    assert lengths_of(a=fails_past(512), b=fails_past(256)) == [{512}, {128}]
+    assert lengths_of(a=fails_past(1024)) == [{256}, {128}]
+
+
+def test_lengths_where_nothing_falls_have_no_panel_of_distances_unless_none_falls():
+    cells = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
+
+    def panels_of(behaviour):
+        results = analyse(study([run("a")], [task("single")], cells), records({"a": behaviour}, cells))
+        ((picture, figure),) = draw(results, ["distance"])
+        return len(figure.to_dict()["concat"]), picture.caption
+
+    n, caption = panels_of(lambda c: np.where(c["length"] <= 128, 1.0, 0.3))
+    assert (n, "Not drawn: 2 lengths at which every point is 1.00." in caption) == (1, True)
+    assert panels_of(lambda c: np.where(c["length"] <= 64, 1.0, 0.3))[0] == 2
+    n, caption = panels_of(lambda c: np.ones(len(c["length"])))
+    assert (n, "Not drawn: 2 lengths" in caption) == (1, True)
+
+
+def test_names_that_fill_more_than_six_rows_have_no_legend_and_the_caption_says_so():
+    names = [f"model-{i:02d}-with-a-long-name" for i in range(45)]
+    cells = plan(["single"], lengths=[64, 128], depths=[0.5], n=4)
+    facts = study([run(name) for name in names], [task("single")], cells)
+    ((picture, figure),) = draw(analyse(facts, records({name: flat(0.5) for name in names}, cells)), ["length"])
+    assert "Without a legend, as there are 45 lines" in picture.caption
+    for layer in layers(figure):
+        for channel in ("color", "shape"):
+            assert layer["encoding"].get(channel, {"legend": None})["legend"] is None
+
+
+def test_a_figure_on_the_page_has_the_same_elements_and_numbers_in_fewer_bytes(results):
+    name = "0.123456 is a name"
+    data = {"values": [{"x": 1 / 3, "y": 2 / 7, "n": name}]}
+    at = {"x": {"field": "x", "type": "quantitative"}, "y": {"field": "y", "type": "quantitative"}}
+    words = render_spec({"data": data, "mark": "text", "encoding": {**at, "text": {"field": "n", "type": "nominal"}}})
+    for drawn in (words, render(all_figures(results, ["length"])["length_single_corpus-words-numbers"])):
+        small = drawn.for_page("f0").svg
+        assert len(small) < 0.75 * len(drawn.svg)
+        whole, page = (list(ElementTree.fromstring(svg).iter()) for svg in (drawn.svg, small))
+        assert [(e.tag, e.text) for e in whole] == [(e.tag, e.text) for e in page]
+        for one, other in zip(whole, page, strict=True):
+            for key in ("d", "transform", "x", "y"):
+                numbers = [[float(x) for x in NUMBER.findall(e.get(key, ""))] for e in (one, other)]
+                assert numbers[1] == pytest.approx(numbers[0], abs=0.01)
+    assert name in words.for_page("f0").svg
 
 
 def test_distances_have_a_panel_per_length_with_the_trials_of_that_length(inputs, results):

@@ -19,6 +19,7 @@ from lcprobe.analysis.report.charts.grammar import (
     file_name,
     has_bands,
     horizontal,
+    legend_note,
     panel,
     shown_number,
     shown_word,
@@ -99,6 +100,7 @@ def _figure(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[
     title = f"{task}, {format}"
     chart = figure(panels, title, models=models)
     text = f"{start} for {task}, {format}, mean over all depths. {seeds_text(results)}{counts_text(drawn.counts)} "
+    text += legend_note(styles)
     text += f"Bands: {intervals_text(results)} {lines}" if has_bands(styles) else lines
     text += " Dotted: chance, the score of picking one of the values without reading the key." if chance else ""
     text += f" Not drawn: {'; '.join(drawn.missing)}." if drawn.missing else ""

@@ -20,6 +20,7 @@ from lcprobe.analysis.report.charts.grammar import (
     figure,
     file_name,
     has_bands,
+    legend_note,
     of_shown_models,
     panel,
     shown_number,
@@ -36,10 +37,13 @@ from lcprobe.analysis.report.charts.seed_groups import (
 )
 from lcprobe.analysis.stats.distance_bins import DistanceBin, distance_bins
 from lcprobe.tasks.episode import Formats
+from lcprobe.words import counted
 
 if TYPE_CHECKING:
     import altair as alt
 
+FLAT_FROM = 0.995
+"""Exact match that is drawn as 1.00: panels of nothing else are left out where another one has a fall."""
 MOST_LENGTHS = 6
 """Lengths that have panels."""
 X = "distance from value to answer (tokens)"
@@ -67,7 +71,13 @@ def accuracy_by_distance(results: Results) -> "Iterator[tuple[Picture, alt.Conca
         else:
             panels = _by_length(results, task, format)
         if any(one.rows for one in panels):
-            yield _figure(results, task, format, panels)
+            falling = [one for one in panels if not _is_flat(one)] or panels[-1:]
+            kept = panels if has_several_lengths(results) else falling
+            yield _figure(results, task, format, kept, len(panels) - len(kept))
+
+
+def _is_flat(one: _Panel) -> bool:
+    return all(row["value"] >= FLAT_FROM for row in one.rows)
 
 
 def _by_length(results: Results, task: str, format: Formats) -> list[_Panel]:
@@ -142,7 +152,7 @@ def bins_of(results: Results, keys: Sequence[PanelKey], length: int | None = Non
 
 
 def _figure(
-    results: Results, task: str, format: Formats, panels: Sequence[_Panel]
+    results: Results, task: str, format: Formats, panels: Sequence[_Panel], n_flat: int
 ) -> "tuple[Picture, alt.ConcatChart]":
     several = has_several_lengths(results)
     rows = [row for one in panels for row in one.rows]
@@ -166,9 +176,12 @@ def _figure(
     text = f"Exact match against token distance, {of}, {task}, {format}, in half octaves"
     text += ", training seeds together. " if any(len(g.runs) > 1 for g in seed_groups(results)) else ". "
     text += f"{counts_text([row['n'] for row in rows], 'bin')} "
+    text += legend_note(panels[0].styles)
     text += "Bands: 95 % Wilson intervals over samples. " if has_bands(panels[0].styles) else ""
-    if not several and len(panels) < len(lengths):
-        text += f"{len(panels)} of {len(lengths)} lengths are drawn. "
+    if n_flat:
+        text += f"Not drawn: {counted(n_flat, 'length')} at which every point is 1.00. "
+    if not several and len(panels) + n_flat < len(lengths):
+        text += f"{len(panels) + n_flat} of {len(lengths)} lengths were chosen. "
     text += (
         "Dash-dotted: effective reach of each run, over all lengths, in the panels with needles that far away."
         if reaches

@@ -31,6 +31,8 @@ WIDTH, HEIGHT = 420, 250
 MISSING = "#c9ced6"
 MAX_BANDS = 8
 """Series of one panel that have bands and bars of their intervals; those of more would cover each other."""
+LEGEND_ROWS = 6
+"""Most rows of a legend; a longer one would be larger than the panels, so that there is none."""
 LABEL_LIMIT = 380
 """CSS pixels of a name in a legend; the rest is cut."""
 SHOWN = "shown"
@@ -88,6 +90,12 @@ def of_shown_models(chart: "alt.Chart") -> "alt.Chart":
 def has_bands(styles: Mapping[str, Style]) -> bool:
     """Whether the intervals of so many series are drawn: captions say it."""
     return len(styles) <= MAX_BANDS
+
+
+def legend_note(styles: Mapping[str, Style]) -> str:
+    """What a caption says where there are too many series for a legend."""
+    told = f"Without a legend, as there are {len(styles)} lines: point at one for its name. "
+    return "" if _legend_rows([*styles])[1] <= LEGEND_ROWS else told
 
 
 def beside(i: int, n: int) -> float:
@@ -313,12 +321,13 @@ def figure(
     )
 
 
-def _legend(title: str | None, names: Sequence[str], as_lines: bool) -> "alt.Legend":
-    """Below the figure, in as many columns as the longest name leaves room for; all of many names."""
+def _legend(title: str | None, names: Sequence[str], as_lines: bool) -> "alt.Legend | None":
+    """Below the figure; none where it would have more than LEGEND_ROWS rows."""
     import altair as alt
 
-    longest = min(LABEL_LIMIT, 5.2 * max((len(name) for name in names), default=1)) + 28
-    columns = max(1, min(4 if len(names) > 12 else 3, floor((WIDTH + 30) / longest)))
+    columns, rows = _legend_rows(names)
+    if rows > LEGEND_ROWS:
+        return None
     return alt.Legend(
         title=title,
         orient="bottom",
@@ -328,6 +337,13 @@ def _legend(title: str | None, names: Sequence[str], as_lines: bool) -> "alt.Leg
         symbolType="stroke" if as_lines else alt.Undefined,
         symbolSize=400 if as_lines else 70,
     )
+
+
+def _legend_rows(names: Sequence[str]) -> tuple[int, int]:
+    """Columns, as many as the longest name leaves room for, and rows of a legend."""
+    longest = min(LABEL_LIMIT, 5.2 * max((len(name) for name in names), default=1)) + 28
+    columns = max(1, min(4 if len(names) > 12 else 3, floor((WIDTH + 30) / longest)))
+    return columns, -(-len(names) // columns)
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from lcprobe.analysis.report.charts.grammar import (
     curves,
     figure,
     file_name,
+    legend_note,
     panel,
     shown_number,
     shown_word,
@@ -156,6 +157,8 @@ def _caption(results: Results, subject: _Subject) -> str:
     seeds = [len(group.runs) for group in groups if any(subject.points.get(run.name) for run in group.runs)]
     bands = f"{BANDS}{', of models with one training seed' if max(seeds, default=1) > 1 else ''}."
     parts = [subject.text, _counts(results.text)]
+    note = "" if has_several_lengths(results) else legend_note(group_styles(results)).strip()
+    parts += [note] if note else []
     parts += [SEEDS] if max(seeds, default=1) > 1 else []
     parts += [bands] if 1 in seeds else []
     return " ".join([*parts, *([TRAINED] if subject.marked else [])])

@@ -15,6 +15,7 @@ from lcprobe.analysis.report.charts.grammar import (
     curves,
     figure,
     file_name,
+    legend_note,
     panel,
     shown_number,
     shown_word,
@@ -99,6 +100,8 @@ def _curves(results: Results, metric: str, title: str, is_probe: bool) -> "tuple
     else:
         text += f" (averaged to at most {most} points each)."
     text += f" {SEEDS}" if any(len(group.runs) > 1 for group in groups) else ""
+    note = "" if several else legend_note(group_styles(results)).strip()
+    text += f" {note}" if note else ""
     file = file_name("training", metric.replace("/", "-").replace("@", "-at-"))
     return Picture(file, "training", "", "", title, text), chart
 

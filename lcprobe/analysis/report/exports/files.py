@@ -14,27 +14,38 @@ from lcprobe.files import write_atomic
 
 WRITTEN = (".csv", ".tex", ".png", ".svg", ".pdf", ".json")
 """Suffixes of what reports write."""
+MAX_TYPESET = 200
+"""Rows of a table that is written as LaTeX: no paper prints more, and a study of many models has 100,000."""
 
 
 def write_tables(folder: Path, numbers: Mapping[str, TableRows], page: Mapping[str, Table]) -> list[Path]:
-    """Write tables of numbers, and those of the page below PAGE, each as CSV and LaTeX; returns the files."""
+    """Write tables of numbers, and those of the page below PAGE, each as CSV and, up to MAX_TYPESET rows, as LaTeX;
+    returns the files."""
     written: list[Path] = []
     for name, rows in numbers.items():
         if rows:
             write_csv(folder / f"{name}.csv", rows)
-            label = name.replace("_", "-")
-            write_atomic(folder / f"{name}.tex", latex_table(number_table(name, rows), f"{label}-numbers"))
-            written += [folder / f"{name}.csv", folder / f"{name}.tex"]
+            written.append(folder / f"{name}.csv")
+            if len(rows) <= MAX_TYPESET:
+                label = f"{name.replace('_', '-')}-numbers"
+                written.append(_typeset(folder / f"{name}.tex", number_table(name, rows), label))
     for name, table in page.items():
         path = folder / PAGE / f"{name}.csv"
         write_atomic(path, table_csv(table))
-        write_atomic(path.with_name(f"{name}.tex"), latex_table(table, name))
-        written += [path, path.with_name(f"{name}.tex")]
+        written.append(path)
+        if len(table.rows) <= MAX_TYPESET:
+            written.append(_typeset(path.with_name(f"{name}.tex"), table, name))
     return written
+
+
+def _typeset(path: Path, table: Table, label: str) -> Path:
+    write_atomic(path, latex_table(table, label))
+    return path
 
 
 def table_csv(table: Table) -> str:
     """A table of texts as CSV."""
+    table = table.in_csv or table
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([safe(value) for value in row] for row in [table.columns, *table.rows])

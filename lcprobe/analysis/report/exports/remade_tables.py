@@ -27,10 +27,12 @@ def remade_table(results: Results, name: str, choices: TableChoices, typeset: bo
     if key not in tables:
         raise unknown_name("table", name, tables)
     table = tables[key]
+    if not typeset and table.in_csv is not None:
+        table = table.in_csv
     if choices.columns:
         at = [_column(column, table.columns) for column in choices.columns]
         rows = [[row[i] for i in at] for row in table.rows]
-        table = replace(table, columns=[table.columns[i] for i in at], rows=rows)
+        table = replace(table, columns=[table.columns[i] for i in at], rows=rows, in_csv=None)
     return table if choices.title is None else replace(table, title=choices.title, caption="")
 
 

@@ -33,7 +33,7 @@ def page_tables(tables: Sequence[Table], headline: Sequence[HeadlineTable]) -> d
 
 
 def headline_table(given: HeadlineTable) -> Table:
-    """Models by lengths, each score with its interval; † is the training length."""
+    """Models by lengths, each score with its interval; † is the training length. Its CSV has a row per score."""
     lengths = [f"{n:,}{TRAINED if n == given.context_length else ''}" for n in given.lengths]
     rows = [
         [row.model, f"{row.context_length:,}", str(row.seeds), *map(_score, row.scores), row.effective, row.reach]
@@ -44,7 +44,24 @@ def headline_table(given: HeadlineTable) -> Table:
     caption += " †: training length." if given.context_length is not None else ""
     caption += " Effective reach with ≥: its lower bound, beyond the longest distance tested."
     columns = ["model", "trained at", "seeds", *lengths, "effective length", "effective reach"]
-    return Table(f"Exact match on {given.task}", caption, columns, rows)
+    title = f"Exact match on {given.task}"
+    return Table(title, caption, columns, rows, in_csv=raw_table(title, _score_rows(given)))
+
+
+def _score_rows(given: HeadlineTable) -> list[dict[str, object]]:
+    """A row per model and length; what is not available is empty."""
+    rows: list[dict[str, object]] = []
+    empty = dict.fromkeys(("value", "low", "high", "k", "n"))
+    for row in given.rows:
+        for score in row.scores:
+            e = score.estimate if isinstance(score.estimate, Proportion) else None
+            rows.append(
+                {"model": row.model, "task": given.task, "format": given.format, "seeds": row.seeds}
+                | {"training_length": row.context_length, "length": score.length}
+                | (empty if e is None else {"value": e.value, "low": e.low, "high": e.high, "k": e.k, "n": e.n})
+                | {"effective_length": row.effective, "effective_reach": row.reach}
+            )
+    return rows
 
 
 def number_table(name: str, rows: Sequence[Mapping[str, object]]) -> Table:
@@ -73,7 +90,7 @@ def raw_table(name: str, rows: Sequence[Mapping[str, object]]) -> Table:
 def _score(score: Score) -> str:
     if isinstance(score.estimate, Proportion):
         e = score.estimate
-        return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
+        return f"{e.value:.2f} ({e.low:.2f}–{e.high:.2f})"
     return "n/a" if isinstance(score.estimate, Unavailable) else ""
 
 

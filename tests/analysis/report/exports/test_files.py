@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lcprobe.analysis.report.blocks import Table
-from lcprobe.analysis.report.exports.files import keep_only, table_csv
+from lcprobe.analysis.report.exports.files import MAX_TYPESET, keep_only, table_csv, write_tables
 from lcprobe.analysis.report.exports.tables import number_table, page_tables
 from lcprobe.analysis.report.write import write_report
 from tests.analysis.fabricated import flat, plan, records, run, study, task, window
@@ -31,26 +31,43 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_every_table_is_there_twice(folder):
+def test_every_table_is_there_as_csv_and_if_not_long_as_latex(folder):
     for where in (folder / "tables", folder / "tables" / "page"):
-        csvs, texs = ({p.stem for p in where.glob(f"*{suffix}")} for suffix in (".csv", ".tex"))
-        assert csvs == texs != set()
+        csvs, texs = ({p.stem: p for p in where.glob(f"*{suffix}")} for suffix in (".csv", ".tex"))
+        assert texs.keys() == {name for name, path in csvs.items() if len(read(path)) - 1 <= MAX_TYPESET} != set()
     page = {path.stem for path in (folder / "tables" / "page").glob("*.csv")}
     assert {"exact-match-on-single", "exact-match-on-multi", "effective-length", "all-cells", "runs"} <= page
     labels = [path.read_text().split("\\label{")[1].split("}")[0] for path in (folder / "tables").rglob("*.tex")]
     assert len({*labels}) == len(labels)
 
 
+def test_a_long_table_is_csv_alone(tmp_path):
+    rows = [{"model": "a", "value": i} for i in range(MAX_TYPESET + 1)]
+    page = {"t": Table("T", "", ["a"], [["x"]] * (MAX_TYPESET + 1))}
+    written = write_tables(tmp_path, {"long": rows, "short": rows[1:]}, page)
+    assert {path.relative_to(tmp_path).as_posix() for path in written} == {
+        "long.csv", "short.csv", "short.tex", "page/t.csv",
+    }  # fmt: skip
+    assert {*written} == {path for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_the_headline_has_the_scores_of_the_cells(folder):
     head, *rows = read(folder / "tables" / "page" / "exact-match-on-multi.csv")
-    cells = read(folder / "tables" / "cells.csv")
-    names = cells[0]
+    names, *cells = read(folder / "tables" / "cells.csv")
+    assert all(column.isidentifier() for column in head)
+    assert len(rows) == 2 * 3
     for row in rows:
         at = dict(zip(head, row, strict=True))
-        own = [dict(zip(names, c, strict=True)) for c in cells[1:]]
-        own = [c for c in own if (c["model"], c["task"], c["length"]) == (at["model"], "multi", "128")]
-        score = sum(int(c["k"]) for c in own) / sum(int(c["n"]) for c in own)
-        assert at["128 †"].startswith(f"{score:.2f} [")
+        own = [dict(zip(names, c, strict=True)) for c in cells]
+        own = [c for c in own if (c["model"], c["task"], c["length"]) == (at["model"], "multi", at["length"])]
+        k, n = sum(int(c["k"]) for c in own), sum(int(c["n"]) for c in own)
+        assert (int(at["k"]), int(at["n"]), float(at["value"])) == (k, n, k / n)
+        assert float(at["low"]) <= k / n <= float(at["high"])
+
+
+def test_numbers_below_zero_stay_numbers_and_formulas_do_not():
+    text = table_csv(Table("T", "", ["x"], [["-0.25"], ["+1e-3"], ["-1+cmd|x"], ["=1"], ["@x"]]))
+    assert text.split() == ["x", "-0.25", "+1e-3", "'-1+cmd|x", "'=1", "'@x"]
 
 
 def test_a_smaller_report_leaves_no_table_and_no_figure_of_the_larger_one(folder, tmp_path):

@@ -18,6 +18,7 @@ from lcprobe.analysis.report.charts.grammar import (
     figure,
     file_name,
     has_bands,
+    legend_note,
     panel,
     shown_number,
     shown_word,
@@ -50,8 +51,8 @@ class _Drawn:
 
 
 def depth_profiles(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
-    """Two figures per task and format: at the reference length of the first model, and at the next one where
-    something is lost.
+    """Two figures per task and format: at the first length past the reference length of the first model where
+    something is lost, and at the reference length.
 
     With several training lengths: of each group of seeds at its own, and of all at the longest, a panel per
     architecture.
@@ -65,7 +66,7 @@ def depth_profiles(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart
             yield _figure(results, task, format, dict.fromkeys(trained, longest), f"at {longest:,} tokens", longest)
             continue
         first = reference_length(lengths, results.study.runs[0].context_length)
-        for length in [first, *_first_loss(results, task, format, lengths, first)]:
+        for length in [*_first_loss(results, task, format, lengths, first), first]:
             yield _figure(results, task, format, dict.fromkeys(trained, length), f"at {length:,} tokens", length)
 
 
@@ -104,6 +105,7 @@ def _figure(
     text = (
         f"Depth profiles {where}, {task}, {format}. {seeds_text(results)}{counts_text([row['n'] for row in rows])} "
     )
+    text += legend_note(styles)
     text += f"{AT_REALISED_DEPTHS} " + (f"Bands: {intervals_text(results)}" if has_bands(styles) else "")
     name = file_name("depth", task, format, suffix)
     return Picture(name, "depth", task, str(format), title, text.strip()), chart
