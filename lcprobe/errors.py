@@ -24,6 +24,10 @@ class LcprobeError(Exception):
     exit_code = 2
 
 
+class Said(str):
+    """What is wrong, in words, where no value is: `an unknown key`."""
+
+
 class ConfigError(LcprobeError):
     """A setting that cannot work. key: its dotted name, as the user wrote it or should have."""
 
@@ -31,7 +35,8 @@ class ConfigError(LcprobeError):
         self.key, self.given, self.allowed, self.near = key, given, allowed, near
         hint = f"; did you mean {near!r}?" if near else ""
         where = key if len(key) <= MAX_SHOWN_KEY else f"{key[:MAX_SHOWN_KEY]}..."
-        super().__init__(f"{where}: given {shown(given)}; allowed: {allowed}{hint}")
+        what = given if isinstance(given, Said) else f"given {shown(given)}"
+        super().__init__(f"{where}: {what}; allowed: {allowed}{hint}")
 
 
 class EpisodeError(ConfigError):
@@ -129,8 +134,9 @@ def listed(names: Iterable[object], separator: str = " | ") -> str:
 
 def nearest_name(name: object, allowed: Iterable[str]) -> str | None:
     """The allowed name closest to a mistyped one; None when none is close."""
-    matches = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    by_lower = {one.lower(): one for one in allowed}
+    matches = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[matches[0]] if matches else None
 
 
 def unknown_name(key: str, given: object, allowed: Iterable[str]) -> ConfigError:

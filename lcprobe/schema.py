@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 from lcprobe.dialect import write_yaml
-from lcprobe.errors import ConfigError, listed, nearest_name
+from lcprobe.errors import ConfigError, Said, listed, nearest_name
 
 T = TypeVar("T")
 MAX_NUMBER = 10**15
@@ -105,7 +105,9 @@ def build(cls: type[T], mapping: Any, key: str = "") -> T:
     values = {}
     for name, value in mapping.items():
         if name not in known:
-            raise ConfigError(_join(key, name), "an unknown key", listed(sorted(known)), nearest_name(name, known))
+            raise ConfigError(
+                _join(key, name), Said("an unknown key"), listed(sorted(known)), nearest_name(name, known)
+            )
         values[known[name]] = convert(hints[known[name]], value, _join(key, name))
     for name, field in fields.items():
         absent = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

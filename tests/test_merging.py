@@ -176,7 +176,7 @@ def test_evaluate_takes_the_places_of_data_and_no_setting_of_training():
         ("train.lr=1", "train"),
         ("seed=1", "seed"),
     ):
-        with pytest.raises(ConfigError, match=f"^{section}: given 'a setting of training'"):
+        with pytest.raises(ConfigError, match=f"^{section}: a setting of training"):
             _refuse_training(read_settings([], [word]))
 
 

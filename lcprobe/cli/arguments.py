@@ -54,6 +54,8 @@ def read_arguments(words: list[str], flags: tuple[str, ...] = (), list_options: 
             arguments.files.append(word)
         else:
             allowed = "an existing .yaml file or folder, key=value, or an option (--help lists them)"
+            if os.sep in word:
+                allowed += "; train.py writes the folder of a study, so it comes first"
             raise ConfigError("command line", word, allowed)
     return arguments
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from lcprobe.cli.arguments import LIST_OPTIONS, Arguments, belongs_to_config, no_folders, read_arguments
-from lcprobe.errors import ConfigError, run_command, unknown_name
+from lcprobe.errors import ConfigError, Said, run_command, unknown_name
 from lcprobe.version import VERSION
 
 T = TypeVar("T")
@@ -83,6 +83,12 @@ def _train(words: list[str]) -> int:
     plan = _planned(arguments)
     mapping = load(arguments.files, arguments.overrides)
     parse(mapping)  # every mistake that needs no torch is reported before torch is imported
+    if not any(mapping.get(section) for section in ("model", "grid", "match")):
+        given = Said(f"no model to train in {' '.join(arguments.files)}")
+        allowed = (
+            "a config with model (such as configs/quickstart.yaml); one without goes on top of it, or to evaluate.py"
+        )
+        raise ConfigError("model", given, allowed)
     from lcprobe.studies.training.train_study import print_plan, train_study
 
     if plan:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lcprobe.choices import Registry
+from lcprobe.config import Config
 from lcprobe.data.sources import SOURCES
 from lcprobe.errors import ConfigError, listed, nearest_name
 from lcprobe.models.checkpoints import FORMATS
@@ -83,6 +84,11 @@ def page(word: str, others: Iterable[str] = ()) -> str:
     if not found:
         names = {name for kind in KINDS.values() for name in kind.registry} | set(PRESETS) | policies.keys()
         known = [*others, *LISTS]
+        section = word.partition(".")[0]
+        if section != word and section in known:
+            keys = [key for key, *_ in describe_fields(Config, "")]
+            same = next((key for key in keys if key.endswith(f".{word.rpartition('.')[2]}")), None)
+            raise ConfigError("--help", word, f"--help {section} lists its keys", same or nearest_name(word, keys))
         raise ConfigError(
             "--help", word, f"{listed(known)}, or a name of a list", nearest_name(word, {*known, *names})
         )
@@ -102,7 +108,14 @@ def _modules() -> list[str]:
 
 
 def _page(kind: Kind, name: str) -> Iterator[str]:
-    cls = kind.registry.load(name)
+    try:
+        cls = kind.registry.load(name)
+    except ConfigError as error:
+        family = FAMILIES.get(name.partition(":")[0])
+        if family is None:
+            raise
+        yield f"{kind.one} {name}: {family}\n\nits settings are not shown here: {error.allowed}"
+        return
     own, module = docs_of(cls)
     yield f"{kind.one} {name}: in {kind.where}\n"
     yield module or own

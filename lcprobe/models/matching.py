@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from lcprobe.choices import Choice
-from lcprobe.errors import ConfigError, listed, require, unknown_name
+from lcprobe.errors import ConfigError, listed, nearest_name, require
 from lcprobe.models.config import MatchConfig, ModelConfig
 from lcprobe.models.layout import parse_layout
 from lcprobe.models.parts import ModelCost, ModelParts, cost_of, mlp_of, model_cost, parts_of, resolved_sizes
@@ -97,7 +97,8 @@ def _budget(models: Mapping[str, ModelConfig], rules: MatchConfig, lengths: Mapp
     if rules.budget is None or isinstance(rules.budget, int):
         return rules.budget
     if rules.budget not in models:
-        raise unknown_name("match.budget", rules.budget, models)
+        allowed = f"{listed(models)}, a number, or match.budget=null with all sizes given"
+        raise ConfigError("match.budget", rules.budget, allowed, nearest_name(rules.budget, models))
     anchor = models[rules.budget]
     if _is_free(anchor):
         raise ConfigError("match.budget", rules.budget, "a number, or a model with all its sizes pinned")

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from lcprobe.words import short
+
 ProbeProgress = Callable[[int, int, str], None]
 """Called with (tokens done, tokens in total, what is being done), both of one model."""
 
@@ -18,5 +20,5 @@ def shared_tokens_text(name: str, records: pa.Table) -> str:
     read, prompts = (sum(filter(None, records[column].to_pylist())) for column in ("read_tokens", "prompt_tokens"))
     if not read:
         return ""
-    shared = f"{prompts / 1e6:.2f}M prompt tokens read as {read / 1e6:.2f}M, {1 - read / prompts:.0%} shared"
+    shared = f"{short(prompts)} prompt tokens read as {short(read)}, {1 - read / prompts:.0%} shared"
     return f"probed {name}: {shared}"

@@ -57,7 +57,8 @@ class ProgressDisplay:
         """now: what is being done, and how far it is; rest: how long everything takes; share: of everything that is
         done, 0 to 1, None where that is not known. On a terminal `now` stands above a bar with `rest`; elsewhere both
         are a line."""
-        if not self._shown or self._clock() < self._next:
+        whole = self._live is not None and share is not None and share >= 1  # the last state is always seen
+        if not self._shown or (self._clock() < self._next and not whole):
             return
         if self._live is None:
             self._next = self._clock() + LINE_SECONDS

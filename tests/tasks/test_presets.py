@@ -85,7 +85,7 @@ def test_formats_on_top_of_a_preset_and_in_any_task(materials):
             r"^it\.type: given 'ruler/niah_singel_1'; allowed: ruler/niah_single_1 \|.*ruler/niah_single_1",
         ),
         ({"type": "ruler/cew"}, r"^it\.type: given 'ruler/cew'.*ruler/cwe"),
-        ({"type": "ruler/vt", "chain": 3}, r"^it\.chain: given 'an unknown key'"),
+        ({"type": "ruler/vt", "chain": 3}, r"^it\.chain: an unknown key"),
         ({"type": "ruler/vt", "chains": 1}, r"^it\.chains: given 1; allowed: 2"),
         ({"type": "niha"}, r"^it\.type: given 'niha'.*niah"),
         (

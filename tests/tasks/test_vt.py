@@ -149,7 +149,7 @@ def test_the_shortest_length_exists_and_one_less_does_not(materials):
     [
         ({"chains": 1}, r"^task\.chains: given 1; allowed: 2 \.\. 16 \(one of them a distractor at least\)$"),
         ({"hops": 0}, r"^task\.hops: given 0; allowed: 1 \.\. 16$"),
-        ({"hop": 2}, r"^task\.hop: given 'an unknown key'"),
+        ({"hop": 2}, r"^task\.hop: an unknown key"),
     ],
 )
 def test_settings_that_cannot_be_are_one_clear_line(materials, config, message):

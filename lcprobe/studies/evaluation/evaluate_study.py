@@ -10,7 +10,7 @@ from lcprobe.analysis.report.write import REPORT, write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, laid_on, load, parse, whole
 from lcprobe.data.config import DataConfig
-from lcprobe.errors import ConfigError, listed
+from lcprobe.errors import ConfigError, Said, listed
 from lcprobe.files import check_name, remove_leftovers
 from lcprobe.locks import waited_claim
 from lcprobe.merging import Settings
@@ -304,7 +304,7 @@ def _refuse_training(settings: Settings) -> None:
         section = key.partition(".")[0]
         if section not in SETTABLE:
             settable = " | ".join([*SETTABLE, *sorted(places)])
-            raise ConfigError(section, "a setting of training", f"{settable} (the rest is as it was trained)")
+            raise ConfigError(section, Said("a setting of training"), f"{settable} (the rest is as it was trained)")
 
 
 def _with_settings(base: Config, settings: Settings) -> Config:

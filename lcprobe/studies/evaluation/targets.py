@@ -66,6 +66,8 @@ def find_targets(named: Sequence[Named], server: ServerConfig | None = None) -> 
                 )
             targets += find_targets(runs)
         else:
+            if (folder / "report.json").is_file():
+                raise CheckpointError(f"{folder}: a report without runs; allowed: a folder with runs or a checkpoint")
             allowed = "a config, an address such as hf:ORG/NAME, or the folder of a study, run or checkpoint"
             raise ConfigError("command line", str(folder), allowed)
     names = [t.name for t in targets]

@@ -88,8 +88,8 @@ def test_layers_that_are_no_mixers_are_refused_with_the_reason(name, says, as_wi
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"num_head": 4}, "num_head: given 'an unknown key'; allowed: .*did you mean 'num_heads'"),
-        ({"hidden_size": 4}, "hidden_size: given 'an unknown key'"),
+        ({"num_head": 4}, "num_head: an unknown key; allowed: .*did you mean 'num_heads'"),
+        ({"hidden_size": 4}, "hidden_size: an unknown key"),
         ({"num_heads": "four"}, "num_heads: given 'four'; allowed: a whole number"),
         ({"num_v_heads": 0.5}, "num_v_heads: given 0.5; allowed: a whole number or null"),
         (

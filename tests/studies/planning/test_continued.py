@@ -126,7 +126,7 @@ def test_equal_runs_without_attention_are_one_and_others_are_set_apart():
             "train.extend.factor: given 3.9; allowed: >= 4 (train.context_length 256 / 64)",
         ),
         (level(256, "L64", {"type": "yarn", "factor": "auto"}), "train.extend.factor: given 'auto'"),
-        (level(256, "L64", {"type": "yarn", "ramps": 1}), "train.extend.ramps: given 'an unknown key'"),
+        (level(256, "L64", {"type": "yarn", "ramps": 1}), "train.extend.ramps: an unknown key"),
         (level(256, "L64", {"type": "yarn", "original_length": 32}), "train.extend.original_length: given 32"),
         (level(256, "L64", "yarm"), "train.extend.type: given 'yarm'"),
         (level(256, "L64", ["yarn"]), "train.extend: given ['yarn']; allowed: a method's name"),

@@ -24,6 +24,7 @@ from lcprobe.studies.evaluation.engines import device, pass_parity_gate, scorer_
 from lcprobe.studies.evaluation.jobs.model_notes import notes_of, write_notes
 from lcprobe.studies.evaluation.readers import Reader
 from lcprobe.studies.evaluation.variants import Variant, checkpoint_of, load_variant
+from lcprobe.words import and_list, counted
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,12 @@ def job_of(
 
 def do_jobs(jobs: Sequence[Job], probe: ProbeConfig, progress: Callable[[Job], ProbeProgress]) -> None:
     """Do what is free of every job until all are done, by this process or others. progress: of a job."""
-    waiting, left = Waiting(), list(jobs)
+    waiting, complete = Waiting(), [job for job in jobs if job.is_done()]
+    left = [job for job in jobs if not any(job is other for other in complete)]
+    if complete:
+        cells = sum(len(list(unit.rows())) for job in complete for unit in job.work.plan.units)
+        names = and_list([job.variant.name for job in complete], 3)
+        say(f"{names}: 0 new of {counted(cells, 'cell')}, read from records", to_stderr=True)
     while left:
         taken = {**left[0].store.claims(), **left[0].texts.claims()}  # the stores are the same for all jobs
         free = [job for job in left if job.has_free(taken)]
