@@ -26,7 +26,7 @@ def results_of(behaviour, trained=(64, 128, 256), seeds=2):
     [
         (lambda t: lambda c: 1 / (1 + (c["length"] / (2 * t)) ** 4), "the training length is the ceiling", "ceiling"),
         (lambda t: lambda c: c["distance"] <= 50, "a fixed reach", "fixed reach"),
-        (lambda t: flat(1.0), "no ceiling up to 1024 tokens", "no ceiling"),
+        (lambda t: flat(1.0), "no ceiling up to 1,024 tokens", "no ceiling"),
         (lambda t: flat(0.0), "was not tested", "not tested"),
     ],
 )
