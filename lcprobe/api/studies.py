@@ -119,7 +119,7 @@ def load_study(folder: str | Path) -> Study:
 
 
 def load_run(folder: str | Path) -> TrainedRun:
-    """Open a run's folder, such as `runs/quickstart/mamba2`. Raises ConfigError for anything else, CheckpointError
+    """Open a run's folder, such as `runs/quickstart/s0-mamba2`. Raises ConfigError for anything else, CheckpointError
     without checkpoint."""
     folder = Path(folder)
     if not (folder / "checkpoints").is_dir():

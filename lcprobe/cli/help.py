@@ -62,7 +62,7 @@ usage: lcprobe train CONFIG.yaml ... [key=value ...] [--plan [--full]]
 examples
   lcprobe train configs/quickstart.yaml
   lcprobe train configs/quickstart.yaml study.name=mine train.context_length=256 --plan
-  lcprobe train runs/quickstart/mamba2/config.yaml study.folder=again     (a run's resolved config trains it again)
+  lcprobe train runs/quickstart/s0-mamba2/config.yaml study.folder=again     (a run's resolved config trains it again)
 
 Every run is a folder runs/<study>/<run> with config.yaml, metrics.csv, checkpoints and status.json. The same command
 resumes after an interruption. Exit codes: 0 done, 2 bad input, 4 numerics, 5 no valid checkpoint, 6 locked,
@@ -99,13 +99,13 @@ usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|hf:ORG/NAME|CONFIG.yaml ... [key=va
 
 examples
   lcprobe evaluate runs/quickstart
-  lcprobe evaluate runs/quickstart/mamba2 runs/other/mamba2 study.name=both
+  lcprobe evaluate runs/quickstart/s0-mamba2 runs/other/mamba2 study.name=both
   lcprobe evaluate hf:state-spaces/mamba2-2.7b configs/probe/ruler.yaml probe.weights=bf16
   lcprobe evaluate runs/quickstart checkpoints/my-llama study.name=both    (a folder with config.json and weights)
   lcprobe evaluate runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
   lcprobe evaluate runs/quickstart 'pe.extend=[pi,yarn,self_extend]' pe.factor=4    (besides the model as trained)
-  lcprobe evaluate runs/quickstart/mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai
-  lcprobe evaluate runs/quickstart/mamba2 --frozen data/vt/validation.jsonl data/qa_1/validation.jsonl
+  lcprobe evaluate runs/quickstart/s0-mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai
+  lcprobe evaluate runs/quickstart/s0-mamba2 --frozen data/vt/validation.jsonl data/qa_1/validation.jsonl
   lcprobe evaluate configs/quickstart.yaml --cheat      (needs no trained run)
 
 Records go to <folder>/records, one Parquet file per finished unit; a rerun computes what is missing. The report is
@@ -127,7 +127,7 @@ usage: lcprobe explain RUN|CHECKPOINT|hf:ORG/NAME task=TASK length=TOKENS theirs
                 data.folder=... and probe.batch_tokens=...
 
 examples
-  lcprobe explain runs/quickstart/mamba2 task=multikey length=256 theirs=0.62 n=250
+  lcprobe explain runs/quickstart/s0-mamba2 task=multikey length=256 theirs=0.62 n=250
   lcprobe explain RUN task=ruler/niah_single_1 length=[2048,4096] theirs=[0.62,0.21] n=500 scorer=substring budget=128
   lcprobe explain RUN task=ruler/vt length=4096 theirs=0.4 outputs=their_predictions.jsonl out=why.json
 

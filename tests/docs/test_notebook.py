@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = ROOT / "docs" / "tutorial" / "notebook.ipynb"
-QUICK = {"TOKENS = 2_000_000": "TOKENS = 4_096", "SAMPLES = 50": "SAMPLES = 2", "THREADS = 2": "THREADS = 1"}
+QUICK = {"TOKENS = 1_000_448": "TOKENS = 4_096", "SAMPLES = 50": "SAMPLES = 2", "THREADS = 2": "THREADS = 1"}
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ for folder in sys.argv[1:]:
                 "tokens": run.status["tokens"],
                 "multikey": counts(plain[plain["task"] == "multikey"], "length"),
                 "sentences": counts(plain[plain["task"] == "sentences"], "length"),
+                "crowded": counts(own[own["task"] == "crowded"], "length"),
                 "values": counts(formats, "value_format"),
                 "haystacks": counts(formats, "haystack"),
             }
