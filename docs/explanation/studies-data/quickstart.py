@@ -49,7 +49,9 @@ facts = {
     "python": platform.python_version(),
     "torch": torch.__version__,
 }
-(HERE / "quickstart.json").write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
+lines = ",\n  ".join(json.dumps(row) for row in rows)
+text = json.dumps(facts | {"rows": []}, indent=1).replace('"rows": []', f'"rows": [\n  {lines}\n ]')
+(HERE / "quickstart.json").write_text(text + "\n")
 for row in rows:
     shown = [f"{length}: {k}/{n}" for length, (k, n) in row["multikey"].items()]
     print(row["architecture"], row["seed"], *shown, row["values"])
