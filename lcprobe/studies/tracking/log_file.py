@@ -44,12 +44,12 @@ class Logged:
 def read_log(log: Path) -> Logged | None:
     """What a log has; None without the record of a run: nothing can be sent of it."""
     from google.protobuf.message import DecodeError
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
 
     begun, losses, names, exit_code = False, {}, set[str](), None
     for piece in _records(log.read_bytes()):
         try:
-            record = Record.FromString(piece)
+            record = wandb_internal_pb2.Record.FromString(piece)  # pyright: ignore[reportAttributeAccessIssue]  generated code
         except DecodeError:
             break
         begun = begun or record.HasField("run")

@@ -51,12 +51,14 @@ def headline_table(given: HeadlineTable) -> Table:
 def _score_rows(given: HeadlineTable) -> list[dict[str, object]]:
     """A row per model and length; what is not available is empty."""
     rows: list[dict[str, object]] = []
-    empty = dict.fromkeys(("value", "low", "high", "k", "n"))
+    empty: dict[str, object] = {name: None for name in ("value", "low", "high", "k", "n")}  # noqa: C420
     for row in given.rows:
         for score in row.scores:
             e = score.estimate if isinstance(score.estimate, Proportion) else None
+            place: dict[str, object] = {"model": row.model, "task": given.task, "format": given.format}
             rows.append(
-                {"model": row.model, "task": given.task, "format": given.format, "seeds": row.seeds}
+                place
+                | {"seeds": row.seeds}
                 | {"training_length": row.context_length, "length": score.length}
                 | (empty if e is None else {"value": e.value, "low": e.low, "high": e.high, "k": e.k, "n": e.n})
                 | {"effective_length": row.effective, "effective_reach": row.reach}
