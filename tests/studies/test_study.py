@@ -14,11 +14,8 @@ import yaml
 
 from lcprobe.api.studies import load_study
 from lcprobe.cli.commands import evaluate_main, train_main
-from lcprobe.config import load
 from lcprobe.files import digest_file, read_json
 from lcprobe.locks import process_tag
-from lcprobe.studies.planning.costs import matching_table
-from lcprobe.studies.planning.plan import make_plan
 from lcprobe.studies.tracking import read_metrics
 from lcprobe.studies.tracking.log_file import read_log
 from tests.tiny import write_config
@@ -367,51 +364,3 @@ def test_a_broken_wandb_does_not_stop_a_run(tmp_path, data_settings, monkeypatch
 
 SHORT = {"context_length": 64, "tokens": 64 * 4 * 6, "batch_tokens": 256, "threads": 1, "log_every": 1}
 ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
-
-
-def test_the_table_of_matched_models_has_sizes_costs_and_estimates(data_settings, tmp_path):
-    plan = make_plan(load([str(write_config(tmp_path, data_settings))], []))
-    rows = matching_table(plan)
-    assert [row["model"] for row in rows] == ["mamba2", "hybrid"]
-    for row in rows:
-        for word in (
-            "parameters",
-            "embedding",
-            "state bytes",
-            "KV bytes",
-            "FLOPs/token",
-            "tokens",
-            "hours",
-            "memory",
-        ):
-            assert any(word in name for name in row), word
-    assert plan.mismatch < 0.01
-    seeds = make_plan(load([str(write_config(tmp_path, data_settings))], ["grid.seed=[0, 1]"]))
-    assert [run.name for run in seeds.runs] == ["mamba2-s0", "mamba2-s1", "hybrid-s0", "hybrid-s1"]
-    assert [run.config.seed for run in seeds.runs] == [0, 1, 0, 1]
-    assert {run.group for run in seeds.runs} == {"mamba2", "hybrid"}
-    rates = make_plan(load([str(write_config(tmp_path, data_settings))], ["grid.train.lr=[0.1, 0.01]"]))
-    assert [run.config.train.lr for run in rates.runs] == [0.1, 0.01] * 2
-
-
-@pytest.mark.parametrize("name", sorted(p.name for p in __import__("pathlib").Path("configs").rglob("*.yaml")))
-def test_every_shipped_config_is_valid(name):
-    from pathlib import Path
-
-    path = next(Path("configs").rglob(name))
-    extra = ["configs/probe/needles.yaml"] if path.parent.name == "study" else []
-    extra = ["configs/model/mamba2-2.7b.yaml"] if path.parent.name == "probe" else extra
-    base = ["configs/quickstart.yaml"] if path.parent.name == "sweep" else []
-    overrides = ["match.budget=mamba2-2.7b"] if path.parent.name == "model" and "transformer" in name else []
-    mapping = load([*base, str(path), *extra], [])
-    if path.parent.name == "data" or "models" in mapping.get("study", {}):
-        from lcprobe.config import parse
-
-        config = parse(mapping)
-        assert config.data.recipes if path.parent.name == "data" else config.study.models and config.probe.grids
-        return
-    if overrides:
-        mapping = load(["configs/model/transformerpp-2.7b.yaml"], ["match.budget=2.57e9"])
-    if mapping.get("model", {}).get("n_layers") == "solve" and not mapping.get("match", {}).get("budget"):
-        mapping = load([str(path)], ["match.budget=130e6"])
-    assert make_plan(mapping).runs

@@ -67,6 +67,11 @@ def test_every_config_has_a_plan():
     assert len([path for path in CONFIGS if trains(path)]) > 25
 
 
+@pytest.mark.parametrize("path", COSTLY)
+def test_what_is_costly_to_plan_is_valid(path):
+    assert parse(loaded(words_of(Path(path)))).probe.tasks
+
+
 @pytest.mark.parametrize("path", [p for p in CONFIGS if trains(p) and str(p) not in COSTLY], ids=str)
 def test_a_study_fits_the_machine_that_it_names_and_trains_what_it_probes(path):
     words = words_of(path)
