@@ -81,7 +81,9 @@ def test_repeating_the_commands_changes_nothing_and_trains_nothing(study, capsys
     assert {p.name: p.stat().st_mtime_ns for p in (study / "records").iterdir()} == before
     assert (study / "tables" / "cells.csv").read_text() == cells
     assert not any(path.exists() for path in left)
-    assert "already done" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert printed.err.count("already done") == 2
+    assert "data digest" not in printed.out, "a finished run is named once"
 
 
 def test_a_run_records_what_it_was_asked_and_could_see_and_on_a_later_visit_where_that_is_missing(study):

@@ -13,6 +13,7 @@ from lcprobe.studies.planning.plan import StudyPlan, make_plan
 from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.studies.progress_display import ProgressDisplay
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
+from lcprobe.studies.status import read_status
 from lcprobe.studies.training.lr_sweep import planned_rates, progress_of, spread_of, tune
 from lcprobe.studies.training.plan_screen import full_lines, plan_table, screen_lines
 from lcprobe.studies.training.sweep_trial import in_sweep
@@ -83,13 +84,14 @@ def _train_all(plan: StudyPlan, display: ProgressDisplay) -> str:
     if plan.config.study.lr_sweep.only:
         return f"swept: {plan.folder / 'lr_sweep.json'} (use it as study.tuned_by)"
     for run in plan.runs:
+        before = read_status(runs[run.name].folder)
         status = train_run(runs[run.name], observer=progress.run(run.name))
         progress.finished("run", run.name, status["seconds"])
         line = f"{run.name}: {status['tokens']:,} tokens in {status['seconds']:.0f} s"
         line += f", data digest {status['data_digest'][:16]}"
         if status["skipped"]:
             line += f", {counted(status['skipped'], 'step')} skipped"
-        if is_main():
+        if is_main() and status != before:  # a finished run has said so itself
             say(line)
     where = plan.folder if plan.config.study.run is None else plan.runs[0].folder
     return f"trained: {where}   next: python evaluate.py {where}"
