@@ -189,6 +189,7 @@ def test_a_level_of_a_grid_replaces_and_drops():
         "model.mixers.attention.positional={type: rope, base: 500}",
         "match.budget=null",
         "model.d_ff=64",
+        "grid.seed=null",
     ]
     runs = {
         run.name: run.config

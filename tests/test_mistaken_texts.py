@@ -82,7 +82,7 @@ def test_a_tokenizer_or_length_that_cannot_work_is_refused_before_anything_is_wr
     ]
     if command == "train":
         one_line(
-            train_main([*arguments, f"data.tokenizer={without_digits}"]), capsys, "formats.value", str(without_digits)
+            train_main([*arguments, f"data.tokenizer={without_digits}"]), capsys, "formats.key", str(without_digits)
         )
         given = ["data.mixture.0.lengths=[0.125]", "train.lr=0.01"]
         one_line(train_main([*arguments, *given]), capsys, "data.mixture[0].episodes.pairs", "at least")
@@ -90,7 +90,7 @@ def test_a_tokenizer_or_length_that_cannot_work_is_refused_before_anything_is_wr
         one_line(
             evaluate_main([*arguments, f"data.tokenizer={without_digits}", "--cheat"]),
             capsys,
-            "formats.value",
+            "formats.key",
             "letters.json",
         )
     assert list(tmp_path.iterdir()) == []

@@ -25,7 +25,7 @@ def test_help_fits_and_says_the_same(width):
 def test_examples_and_terms_begin_lines_of_their_own():
     lines = [line.strip() for line in fitted(help_of("evaluate", None), 80).splitlines()]
     for start in (
-        "lcprobe evaluate runs/quickstart/mamba2 --frozen",
+        "lcprobe evaluate runs/quickstart/s0-mamba2 --frozen",
         "--cheat  ",
         "CHECKPOINT  ",
         "study.folder: text",

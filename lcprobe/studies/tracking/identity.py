@@ -44,8 +44,9 @@ def _create(study: Path, facts: dict[str, str]) -> None:
     """Write the file, unless another process has just done so: runs of a study may begin at once."""
     study.mkdir(parents=True, exist_ok=True)
     path, temporary = study / IDENTITY, study / f".{IDENTITY}.{secrets.token_hex(4)}.{process_tag()}.tmp"
-    if path.exists():  # it is broken
-        write_json(path, facts)
+    if path.exists():
+        if not _read(study):  # it is broken, and not of a process that was faster
+            write_json(path, facts)
         return
     write_json(temporary, facts)
     try:

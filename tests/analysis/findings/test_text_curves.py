@@ -67,7 +67,7 @@ def test_the_report_shows_plain_text_only_where_it_was_measured(tmp_path):
     sentences = [s for s in report.summary if "plain text" in s or "root mean square" in s or "total variation" in s]
     assert any(s.startswith("a: loss of plain text rises from 128 tokens on: +0.9") for s in sentences)
     assert any(s.startswith("b: loss of plain text shows no lasting rise") for s in sentences)
-    assert "b: on plain text of 1024 tokens 0 values of the state and 140 predictions were not finite." in sentences
+    assert "b: on plain text of 1,024 tokens 0 values of the state and 140 predictions were not finite." in sentences
     assert any(s.startswith("a: the state grows: root mean square 1.1") for s in sentences)
     assert any(s.startswith("b: no change resolved in the state") for s in sentences)
     assert (
