@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 from benchmarks import (
+    data_path,
     decoding,
     episodes,
     generation,
+    host,
     kernels,
     memory,
     mixers,
@@ -34,6 +36,8 @@ BENCHMARKS = {
     "episodes": Measurement(episodes.TITLE, episodes.OPTIONS, episodes.measure),
     "generation": Measurement(generation.TITLE, generation.OPTIONS, generation.measure),
     "preparation": Measurement(preparation.TITLE, preparation.OPTIONS, preparation.measure, preparation.notes),
+    "data_path": Measurement(data_path.TITLE, data_path.OPTIONS, data_path.measure, data_path.notes),
+    "host": Measurement(host.TITLE, host.OPTIONS, host.measure, host.notes, host.GROUP),
     "sharing": Measurement(sharing.TITLE, sharing.OPTIONS, sharing.measure, sharing.notes),
 }
 DEFAULT_BENCHMARKS = ("kernels", "throughput", "episodes")

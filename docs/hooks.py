@@ -85,8 +85,8 @@ def records_page() -> Iterator[str]:
     yield (
         "`<study>/records/*.parquet` has one row per query, `<study>/context/*.parquet` one row per measurement on "
         "plain text. "
-        "pyarrow, pandas, polars and DuckDB read the folder as one table; from Python: "
-        "`lcprobe.load_study(folder).records()`.\n"
+        "pyarrow, pandas, polars and DuckDB (`records/**/*.parquet`) read the folder as one table; from Python: "
+        "`lcprobe.load_study(folder).records()`; [in the shell](../how-to/records.md): `lcprobe records`.\n"
     )
     for title, columns in (
         ("One row per query", COLUMNS),

@@ -12,7 +12,7 @@ need no torch, are resolved while parsing.
 import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from lcprobe.errors import ConfigError, inside, listed, unknown_name
@@ -167,6 +167,7 @@ def choices_in(value: Any) -> Iterator[Choice]:
             yield choice
 
 
+@lru_cache(maxsize=1024)
 def _check_class_attributes(cls: type, contract: type, target: str) -> None:
     """Raise TypeError where a class attribute that the contract declares (`name: ClassVar[...]`) is missing, is not
     among its Literal values, or is not a subclass of the declared class."""

@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lcprobe.choices import Choice
 from lcprobe.data.config import DataConfig
 from lcprobe.dialect import read_yaml, write_yaml
 from lcprobe.errors import ConfigError, listed, nearest_name, require
@@ -25,12 +27,15 @@ from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
 from lcprobe.models.extend.config import ExtendConfig
 from lcprobe.probing.config import PUBLISHED, CompatConfig, ProbeConfig, PublishedModel
 from lcprobe.schema import TOTAL, build, plain
+from lcprobe.studies.launchers.config import LAUNCHERS
 from lcprobe.training.config import TrainConfig
 
 MAX_BYTES = 1 << 20
 """Bytes of a config file, at most."""
 MAX_NODES = 20_000
 """Values of a config file with its aliases expanded, at most."""
+MAX_DEPTH = 100
+"""Levels of mappings and lists in each other, at most."""
 MAX_SEEDS = 1 << 15
 MAX_SHOWN_NAME = 60
 """Characters of a name that a report gives to a model."""
@@ -129,7 +134,7 @@ class StudyConfig:
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """Tracking with Weights & Biases. CSV and JSON are always written."""
+    """Tracking with Weights & Biases, and others. CSV and JSON are always written."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     """Mode of W&B; auto: online where an API key is configured, else offline. It never prompts."""
@@ -137,8 +142,16 @@ class TrackConfig:
     """Project in W&B."""
     tags: list[str] = field(default_factory=list)
     """Tags added to every W&B run."""
-    checkpoints: bool = False
-    """Upload each run's final checkpoint as an artifact (offline: a copy in the run's folder)."""
+    artifacts: Literal["none", "references", "files"] = "references"
+    """Data set, checkpoints, records and report as artifacts of W&B, with what was made from what. references: where
+    the files are, and their digests; files: checkpoints, records and report are uploaded."""
+    alerts: bool = True
+    """Alerts of W&B, once each: a run has stopped for good, all runs of a study are trained, a report is written."""
+    system_metrics: bool = True
+    """Use of processors, memory and disk, as W&B and trackio measure it."""
+    also: list[Literal["tensorboard", "trackio"]] = field(default_factory=list)
+    """Other trackers that get the same: tensorboard (event files in the study's folder), trackio. Each is an extra of
+    that name: pip install 'lcprobe[trackio]'."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,10 @@ class Config:
     """Faults of other people's code that trained models are probed with."""
     track: TrackConfig = field(default_factory=TrackConfig)
     """Tracking with Weights & Biases."""
+    launcher: Annotated[Choice | None, LAUNCHERS] = None
+    """What starts the processes that train or probe: local, slurm or ray, or a mapping with its settings, `{type:
+    slurm, partition: gpu, time: 4h}`; null: this process does it, and where it has several GPUs to probe on, one for
+    each. Not kept with runs: it changes nothing that is computed."""
     grid: dict[str, Any] = field(default_factory=dict)
     """Axes of the study, whose product is its runs: `key: [values]`, or `name: {label: {any settings}}`."""
 
@@ -210,6 +227,8 @@ def laid_on(base: Config, settings: Settings) -> Config:
 
 def _interpolated(merged: dict[str, Any]) -> dict[str, Any]:
     """A mapping with its interpolations resolved."""
+    if not _interpolations(merged):  # as in most configs: OmegaConf is slow
+        return _copied(merged)
     for name in ("oc.env", "oc.create", "oc.deprecated", "oc.decode", "oc.dict.keys", "oc.dict.values"):
         OmegaConf.clear_resolver(name)
     OmegaConf.register_resolver("times", _times, replace=True)
@@ -282,14 +301,10 @@ def _read(file: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError("config file", file, f"a readable .yaml file ({error.strerror})") from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _check_size(file, root)
-        if root is not None and not isinstance(root, yaml.MappingNode):
-            raise ConfigError(file, "no mapping at the top", "keys such as model, data, train, probe")
-        config = read_yaml(text) or {}
+        config = read_yaml(text, partial(_check_document, file)) or {}
         if "parameters" in config and {"program", "method", "command"} & set(config):
             raise ConfigError(file, "a sweep in W&B's format", f"a config; a sweep: lcprobe sweep {file}")
-        OmegaConf.create(config)  # finds broken interpolations
+        _check_interpolations(config)
     except yaml.MarkedYAMLError as error:
         where = f"{file}, line {error.problem_mark.line + 1}" if error.problem_mark else file
         raise ConfigError(where, error.problem or "broken YAML", "plain YAML") from None
@@ -300,8 +315,9 @@ def _read(file: str) -> dict[str, Any]:
     return config
 
 
-def _check_size(file: str, root: yaml.Node | None) -> None:
-    """Raises ConfigError for too many values. Aliases may repeat a mapping many times: counted as if expanded."""
+def _check_document(file: str, root: yaml.Node) -> None:
+    """Raises ConfigError for too many values, and for what is no mapping. Aliases may repeat a mapping many times:
+    counted as if expanded."""
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node) -> int:
@@ -315,16 +331,46 @@ def _check_size(file: str, root: yaml.Node | None) -> None:
             sizes[id(node)] = 1 + sum(map(size, children))
         return sizes[id(node)]
 
-    if root is not None and size(root) > MAX_NODES:
+    if size(root) > MAX_NODES:
         raise ConfigError(
             file, f"more than {MAX_NODES} values", "a smaller config (aliases count as often as they are used)"
         )
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(file, "no mapping at the top", "keys such as model, data, train, probe")
+
+
+def _check_interpolations(value: Any) -> None:
+    """Raises OmegaConfBaseException for a text that is a broken interpolation, ValueError as `_interpolations`."""
+    for text in _interpolations(value):
+        OmegaConf.create([text])
+
+
+def _interpolations(value: Any) -> list[str]:
+    """Texts with ${ in a value. Raises ValueError for one that is too large, or too deep, as is one in itself."""
+    found, left, n = [], [(value, 0)], 0
+    while left:
+        one, depth = left.pop()
+        n += 1
+        if n > MAX_NODES or depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_NODES} values, or {MAX_DEPTH} levels")
+        if isinstance(one, str) and "${" in one:
+            found.append(one)
+        elif isinstance(one, dict | list):
+            left += [(inner, depth + 1) for inner in (one.values() if isinstance(one, dict) else one)]
+    return found
+
+
+def _copied(value: Any) -> Any:
+    """Mappings and lists of their own, at every place."""
+    if isinstance(value, dict):
+        return {str(key): _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _value(key: str, text: str) -> Any:
     try:
         value = read_yaml(text) if text.strip() else ""
-        OmegaConf.create({"value": value})  # finds broken interpolations
+        _check_interpolations(value)
         return value
     except (yaml.YAMLError, OmegaConfBaseException, ValueError):
         raise ConfigError(key, text, "a YAML value (quote text with special characters)") from None

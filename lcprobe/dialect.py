@@ -7,6 +7,7 @@ constructed but texts, numbers, booleans, null, lists and mappings.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import yaml
@@ -83,12 +84,17 @@ _Writer.add_implicit_resolver(f"{PLAIN}float", FLOAT, list("-+0123456789."))
 _Writer.add_implicit_resolver(f"{PLAIN}int", INT, list("-+0123456789"))
 
 
-def read_yaml(text: str) -> Any:
-    """The value of a YAML document; None for an empty one. Raises yaml.YAMLError, and ValueError for a number that is
-    none."""
+def read_yaml(text: str, check: Callable[[yaml.Node], None] | None = None) -> Any:
+    """The value of a YAML document; None for an empty one. check: is given the document before its value is made.
+    Raises yaml.YAMLError, ValueError for a number that is none, and what `check` raises."""
     reader = _Reader(text)
     try:
-        return reader.get_single_data()
+        root = reader.get_single_node()
+        if root is None:
+            return None
+        if check is not None:
+            check(root)
+        return reader.construct_document(root)
     finally:
         reader.dispose()
 

@@ -5,6 +5,7 @@
 """
 
 import difflib
+import errno
 import io
 import os
 import signal
@@ -16,6 +17,9 @@ MAX_SHOWN, MAX_SHOWN_KEY = 76, 300
 """Characters of a text that `shown` has room for, and of a key."""
 MAX_LISTED, MAX_LISTED_NAME = 1000, 80
 """Characters of a list of names in an error, and of one of them, at most."""
+
+TOLD_TO_END = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""Signals that tell a process to end: of schedulers before they end a job, and of a terminal that closes."""
 
 
 class LcprobeError(Exception):
@@ -39,12 +43,34 @@ class ConfigError(LcprobeError):
         super().__init__(f"{where}: {what}; allowed: {allowed}{hint}")
 
 
+class NotHereError(ConfigError):
+    """A member of a registry's family (`fla:GatedDeltaNet`) whose package or device this machine lacks."""
+
+
 class EpisodeError(ConfigError):
     """An episode that cannot be built (too short, a format that the tokenizer cannot represent, ...)."""
 
 
 class DataError(LcprobeError):
     """Data that is missing, damaged, or different from its manifest."""
+
+
+class SetAsideError(DataError):
+    """A damaged file, which is set aside: the command that makes records does again what was in it."""
+
+    exit_code = 75
+
+
+class ReadError(DataError):
+    """A file that the system does not give now, whatever is in it: the same command may read it later."""
+
+    exit_code = 74
+
+
+class NoAccessError(ReadError):
+    """A file that this user cannot read until something is changed: its rights, its name, a link."""
+
+    exit_code = DataError.exit_code
 
 
 class NumericsError(LcprobeError):
@@ -60,8 +86,8 @@ class CheckpointError(LcprobeError):
 
 
 class ServerError(LcprobeError):
-    """A server, of answers to probes or of W&B, is gone, or answers otherwise than its API says. Names its
-    address."""
+    """A server, of answers to probes, of W&B, or the Hugging Face hub, is gone, or answers otherwise than its API
+    says. Names its address."""
 
     exit_code = 74
 
@@ -78,6 +104,26 @@ class StoppedEarly(LcprobeError):
     exit_code = 75
 
 
+class StoppedUnsaved(OSError):
+    """Stopped by a signal or by train.max_hours, and the checkpoint could not be written."""
+
+
+class LoaderError(LcprobeError):
+    """A process that makes training batches is gone; what was saved stays, and the same command resumes."""
+
+    exit_code = 75
+
+
+class PeerError(LcprobeError):
+    """Another process of the run is gone or does not answer; what was saved stays, and the same command resumes."""
+
+    exit_code = 75
+
+
+class MemoryLimitError(LcprobeError):
+    """Something does not fit into memory. Names settings with which it would."""
+
+
 class Terminated(KeyboardInterrupt):
     """The process was told to end: like Ctrl-C, it passes every `except Exception`. name: of the signal."""
 
@@ -86,16 +132,73 @@ class Terminated(KeyboardInterrupt):
         super().__init__(f"stopped by {name}")
 
 
+_said: list[BaseException] = []
+"""Errors that another process says."""
+
+
+def leave_to_another(error: BaseException) -> None:
+    """Another process of the run has the same error and says it: `run_command` prints nothing here."""
+    _said.append(error)
+
+
+def is_left_to_another(error: BaseException) -> bool:
+    """Whether another process says this error."""
+    return any(error is one for one in _said)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a command that ends with this error; 1 for a defect."""
+    if isinstance(error, LcprobeError):
+        return error.exit_code
+    if isinstance(error, Terminated):
+        return StoppedEarly.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 74 if isinstance(error, OSError) else 1
+
+
+def line_of(error: LcprobeError | KeyboardInterrupt) -> str:
+    """The line that a command ends with."""
+    if isinstance(error, LcprobeError):
+        return f"error: {' '.join(str(error).split())}"
+    what = str(error) if isinstance(error, Terminated) else "interrupted"
+    return f"{what}: finished work is kept; the same command resumes"
+
+
+def error_of_signal(number: int) -> KeyboardInterrupt:
+    """What a signal raises in a command."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(signal.Signals(number).name)
+
+
+def ending(code: int) -> str:
+    """What an exit code of a process says in words; below 0 for a signal."""
+    if code >= 0:
+        return f"ended with {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"killed by {name}" + (" (mostly for memory)" if -code == signal.SIGKILL else "")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of a device or of the machine, was not enough."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM (a preempted job) and SIGHUP (a closed terminal) raise Terminated in the block, so that locks are
+    """TOLD_TO_END raise Terminated in the block, so that locks are
     released. A SIGHUP that is ignored, as under nohup, stays ignored."""
 
     def end(number: int, frame: object) -> None:
-        raise Terminated(signal.Signals(number).name)
+        raise error_of_signal(number)
 
     before = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in TOLD_TO_END:
         if signal.getsignal(number) is signal.SIG_IGN:
             continue
         try:
@@ -107,6 +210,19 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+NO_ACCESS = frozenset(
+    (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+)
+"""What the system says of files that stay unreadable until somebody changes something."""
+
+
+def read_error(what: object, error: OSError, allowed: str = "") -> ReadError:
+    """The error for a file that the system does not give. what: the file, and as what it is read."""
+    kind = NoAccessError if error.errno in NO_ACCESS else ReadError
+    reason = error.strerror or next(iter(str(error).splitlines()), "") or type(error).__name__
+    return kind(f"{what}: not readable ({reason})" + (f"; allowed: {allowed}" if allowed else ""))
 
 
 def shorten(text: str, limit: int) -> str:
@@ -168,30 +284,52 @@ def inside(key: str) -> Iterator[None]:
         raise type(error)(f"{key}.{error.key}", error.given, error.allowed, error.near) from None
 
 
+class _Said(Exception):
+    """An error that another process says."""
+
+    def __init__(self, error: BaseException):
+        self.error = error
+        super().__init__()
+
+
+def _said_here(body: Callable[[], int | None]) -> int:
+    try:
+        return body() or 0
+    except BaseException as error:
+        if is_left_to_another(error):
+            raise _Said(error) from None
+        raise
+
+
 def run_command(body: Callable[[], int | None]) -> int:
-    """Run a command's body and turn its outcome into an exit code; user errors become one line on stderr."""
+    """Run a command's body and turn its outcome into an exit code; user errors become one line on stderr, of
+    several processes that have it one's."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may have what the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
+    _said.clear()
     try:
         with ended_by_signals():
-            return body() or 0
-    except LcprobeError as error:
-        line = " ".join(str(error).split())
-        print(f"error: {line}", file=sys.stderr)
-        return error.exit_code
-    except Terminated as error:
-        print(f"{error}: finished work is kept; the same command resumes", file=sys.stderr)
-        return StoppedEarly.exit_code
-    except KeyboardInterrupt:
-        print("interrupted: finished work is kept; the same command resumes", file=sys.stderr)
-        return 130
+            return _said_here(body)
+    except _Said as silent:
+        return exit_code_of(silent.error)
+    except (LcprobeError, KeyboardInterrupt) as error:
+        _say(line_of(error))
+        return exit_code_of(error)
     except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         reason, where = (
-            error.strerror or type(error).__name__,
+            error.strerror or " ".join(str(error).split()) or type(error).__name__,
             f": {str(error.filename)[:MAX_SHOWN_KEY]}" if error.filename else "",
         )
-        print(f"error: input/output: {reason}{where}", file=sys.stderr)
+        _say(f"error: input/output: {reason}{where}")
         return 74
+
+
+def _say(line: str) -> None:
+    """Print a line, once where several processes of a machine have it."""
+    from lcprobe.locks.said_once import is_said_by_another  # here: it stands on locks, which stand on this
+
+    if not is_said_by_another(line):
+        print(line, file=sys.stderr)

@@ -6,16 +6,18 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.locks import is_tag_gone, process_tag
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")
 MANIFEST = "manifest.json"
+WEIGHTS, INDEX = "model.safetensors", "{}.index.json"
+"""Files of a checkpoint: all weights in one, or the index of `model` or `optimizer`, divided over several."""
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 3500
 """Of a file's or folder's name, and of a path, which has room for what is put below it: file systems take 4,096."""
 TAG_BYTES = 60
@@ -42,6 +44,12 @@ def check_path(key: str, path: str, written: bool = False) -> None:
     require(key, path, "\0" not in path, "a path without NUL characters")
     fits = max(names) <= longest and sum(names) + len(names) <= MAX_PATH_BYTES
     require(key, path, fits, f"a path of at most {MAX_PATH_BYTES} bytes, of names of at most {longest}")
+
+
+def check_new_file(key: str, path: str) -> None:
+    """As `check_path` for a file that is written, and raises ConfigError for a folder."""
+    check_path(key, path, written=True)
+    require(key, path, not os.path.isdir(path), "the name of a file, and no folder's")
 
 
 def digest_bytes(*parts: bytes) -> str:
@@ -101,12 +109,18 @@ def sync_folder(folder: Path) -> None:
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file atomically."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which appears under its name when the block has ended without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{process_tag()}.tmp")
-    data = content.encode() if isinstance(content, str) else content
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -135,18 +149,35 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def publish_folder(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
+def has_weights(folder: Path) -> bool:
+    """Whether a folder is a checkpoint that train.py wrote, in one file or several."""
+    return (folder / WEIGHTS).is_file() or (folder / INDEX.format("model")).is_file()
+
+
+def publish_folder(
+    temporary: Path,
+    final: Path,
+    facts: dict[str, Any],
+    written: Mapping[str, Mapping[str, Any]] | None = None,
+    drop: Collection[str] = (),
+) -> None:
     """Rename a finished temporary folder to `final`, after fsyncing it and writing a manifest with one digest per
     file.
 
-    facts: added to the manifest. An existing `final` is replaced.
+    facts: added to the manifest; written: bytes and digests of files that others wrote durably, by name; drop: names
+    of files that are deleted right before. An existing `final` is replaced.
     """
-    files = {}
-    for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+    files = dict(written or {})
+    for path in sorted(p for p in temporary.rglob("*") if p.is_file() and p.name not in drop):
+        name = path.relative_to(temporary).as_posix()
+        if name in files:
+            continue
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
-        files[path.relative_to(temporary).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest_file(path)}
+        files[name] = {"bytes": path.stat().st_size, "sha256": digest_file(path)}
     write_json(temporary / MANIFEST, {**facts, "files": files})
+    for name in drop:
+        (temporary / name).unlink(missing_ok=True)
     sync_folder(temporary)
     if final.exists():
         shutil.rmtree(final)
@@ -154,9 +185,14 @@ def publish_folder(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
     sync_folder(final.parent)
 
 
+NOT_A_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What a system says of a file that is not there."""
+
+
 def verify_folder(folder: Path, without: Collection[str] = ()) -> tuple[dict[str, Any], str | None]:
     """The manifest of a published folder, and why the folder does not match it; None where it does. without: names
-    of files that may be other ones."""
+    of files that may be other ones. Raises OSError where a file is there and cannot be read now (too many open
+    files, a stale handle): what may be whole is not called damaged."""
     try:
         manifest = read_json(folder / MANIFEST)
         files = manifest["files"]
@@ -170,6 +206,6 @@ def verify_folder(folder: Path, without: Collection[str] = ()) -> tuple[dict[str
                 return manifest, f"{name} has {path.stat().st_size} bytes instead of {fact['bytes']}"
             if digest_file(path) != fact["sha256"]:
                 return manifest, f"{name} does not match its digest"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*NOT_A_FILE, ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, f"manifest unreadable ({type(error).__name__})"
     return manifest, None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lcprobe.errors import DataError, shown
+from lcprobe.errors import DataError, read_error, shown
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """An escape of half a character; a pair of them is one."""
@@ -28,13 +28,13 @@ def parse_json(text: str) -> Any:
 
 
 def read_text(path: Path, allowed: str) -> str:
-    """The text of a file. Raises DataError for one that cannot be read or is not UTF-8."""
+    """The text of a file. Raises ReadError for one that cannot be read, and DataError where it is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: a byte at {error.start} that is not UTF-8; allowed: {allowed}") from None
     except OSError as error:
-        raise DataError(f"{path}: not readable ({error.strerror}); allowed: {allowed}") from None
+        raise read_error(path, error, allowed) from None
 
 
 def json_rows(path: Path, allowed: str = "one JSON object a line") -> Iterator[tuple[int, dict[str, Any]]]:

@@ -7,6 +7,7 @@ given on top of a run's own settings.
     null for an axis or a label   takes it away
     the key of an axis            is its only value from then on: `seed=0` after `grid: {seed: [0, 1]}` is [0]
     a mapping over a list         element by element, {0: {n: 5}, 2: _drop_}: places are those in the list as it was
+    a key inside a text           a setting of the choice that the text names: `launcher=local launcher.workers=2`
     everything else               replaces what was there
     {_replace_: true, ...}        replaces what was there
     key: _drop_                   takes the key away, so that its default holds
@@ -54,6 +55,16 @@ class Settings:
                 layers.append((path, value))
             elif len(parts) < 2:
                 layers.append(("", _only({parts[0]: value} if parts else value, names)))
+        return Settings(tuple(layers))
+
+    def without(self, section: str) -> "Settings":
+        """All but a section."""
+        layers: list[tuple[str, Any]] = []
+        for path, value in self.layers:
+            if not path and isinstance(value, Mapping):
+                layers.append(("", {key: inner for key, inner in value.items() if key != section}))
+            elif _parts(path)[:1] != [section]:
+                layers.append((path, value))
         return Settings(tuple(layers))
 
     def keys(self) -> set[str]:
@@ -248,7 +259,7 @@ def _assigned(node: Any, path: list[str], value: Any, at: tuple[str, ...]) -> An
         if not rest:
             return _elements(node, {str(place): value}, at)
         return [*node[:place], _assigned(node[place], rest, value, here), *node[place + 1 :]]
-    mapping = dict(node) if isinstance(node, Mapping) else {}
+    mapping = dict(node) if isinstance(node, Mapping) else {"type": node} if isinstance(node, str) else {}
     if not rest:
         return merge(mapping, {first: value}, at)
     return {**mapping, first: _assigned(mapping.get(first), rest, value, here)}

@@ -2,7 +2,7 @@
 text. Probing writes them and analysis reads them: a contract on the ground floor, so that neither room imports the
 other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,3 +135,8 @@ def table_of(records: list[Record], schema: pa.Schema = SCHEMA) -> pa.Table:
     """Records as a table of a schema. Raises KeyError for a record that lacks a column."""
     columns = {name: [record[name] for record in records] for name in schema.names}
     return pa.table(columns, schema=schema)
+
+
+def joined(tables: Sequence[pa.Table], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Tables of a schema as one, their columns shared and not copied; none: an empty one."""
+    return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -13,6 +13,7 @@ import types
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 from lcprobe.dialect import write_yaml
@@ -99,7 +100,7 @@ def build(cls: type[T], mapping: Any, key: str = "") -> T:
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(key or cls.__name__, mapping, f"a mapping with keys {names_of(cls)}")
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     known = {key_of(name): name for name in fields}
     values = {}
@@ -119,6 +120,12 @@ def build(cls: type[T], mapping: Any, key: str = "") -> T:
     if isinstance(config, Checked):
         config.check(key)
     return config
+
+
+@lru_cache(maxsize=1024)
+def _hints(cls: type) -> Mapping[str, Any]:
+    """The types of a class's fields."""
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def convert(hint: Any, value: Any, key: str) -> Any:

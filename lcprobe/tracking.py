@@ -3,8 +3,24 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+ArtifactKind = Literal["dataset", "checkpoint", "records", "report"]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something under one name, of which a tracker keeps versions by content. digest: of its content, where it is
+    known; files: by their names in it, none where they are too large to be read again; facts: what else is known,
+    such as its place."""
+
+    name: str
+    kind: ArtifactKind
+    digest: str = ""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 class Tracker(ABC):
@@ -14,7 +30,9 @@ class Tracker(ABC):
 
     @abstractmethod
     def metrics(self, values: Mapping[str, float | int]) -> None:
-        """Scalars at one point of a run; every row carries its own x-axis (`tokens`, `eval/length`)."""
+        """Scalars at one point of a run; every row carries its own x-axis (`tokens`, `eval/length`). A row with fewer
+        tokens than the one before is of a training that has gone back to a checkpoint: rows from there on are
+        measured again."""
 
     @abstractmethod
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -33,8 +51,16 @@ class Tracker(ABC):
         """Values of the run as a whole."""
 
     @abstractmethod
-    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        """Files to keep under one name. kind: such as `checkpoint` or `records`."""
+    def artifact(self, artifact: Artifact) -> None:
+        """What the run has made. The same content again is the same version."""
+
+    @abstractmethod
+    def uses(self, artifact: Artifact) -> None:
+        """What the run is made from."""
+
+    @abstractmethod
+    def alert(self, title: str, text: str) -> None:
+        """Something that a person should know of at once."""
 
     @abstractmethod
     def finish(self, error: BaseException | None = None) -> None:
@@ -59,7 +85,13 @@ class NoTracker(Tracker):
     def summary(self, values: Mapping[str, Any]) -> None:
         """Do nothing."""
 
-    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+    def artifact(self, artifact: Artifact) -> None:
+        """Do nothing."""
+
+    def uses(self, artifact: Artifact) -> None:
+        """Do nothing."""
+
+    def alert(self, title: str, text: str) -> None:
         """Do nothing."""
 
     def finish(self, error: BaseException | None = None) -> None:

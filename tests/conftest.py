@@ -1,8 +1,16 @@
-"""Shared fixtures: the shipped tokenizer, a small prepared corpus, and no network at all."""
+"""Shared fixtures: the shipped tokenizer, a small prepared corpus, and no network at all.
 
+The package is imported inside fixtures: the process that only hands out tests to workers needs none of it.
+"""
+
+from __future__ import annotations
+
+import gc
 import os
+import signal
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,11 +22,28 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         "OMP_NUM_THREADS", "1"
     )  # a core a worker: two pools of threads on the same cores wait for each other
 
-from lcprobe.data.config import DataConfig
-from lcprobe.data.prepare import Prepared, prepare
-from lcprobe.schema import build
-from lcprobe.tasks.text.haystack import Materials
-from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
+from tests.shared import made_once
+
+if TYPE_CHECKING:
+    from lcprobe.data.prepare import Prepared
+    from lcprobe.tasks.text.haystack import Materials
+    from lcprobe.tasks.text.tokenizer import Tokenizer
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """The collector of garbage does not look through modules and tests, which stay: it was a tenth of the time."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
+
+
+def pytest_unconfigure(config):
+    """Extension modules complain of what is left when Python ends."""
+    gc.unfreeze()
+
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,8 +64,28 @@ def _no_network(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _signals_are_heard():
+    """A suite in the background of a shell, or under nohup, ignores the signals that tests of stopping send."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_charts():
+    """Reports have one chart, but for the tests of reports."""
+    from tests.charts import charts
+
+    with charts(("length",)):
+        yield
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
+    from lcprobe.tasks.text.tokenizer import load_tokenizer
+
     return load_tokenizer()
 
 
@@ -51,19 +96,35 @@ def corpus_file(tmp_path_factory) -> Path:
 
     from lcprobe.data.sources.sotu import speeches
 
-    path = tmp_path_factory.mktemp("corpus") / "speeches.jsonl"
-    texts = [text for i, text in enumerate(speeches()) if i % 12 == 0]
-    path.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
-    return path
+    def write(folder: Path) -> None:
+        texts = [text for i, text in enumerate(speeches()) if i % 12 == 0]
+        lines = "\n".join(json.dumps({"text": text}) for text in texts)
+        (folder / "speeches.jsonl").write_text(lines, encoding="utf-8")
+
+    return made_once(tmp_path_factory, "corpus", write) / "speeches.jsonl"
 
 
 @pytest.fixture(scope="session")
 def data_settings(corpus_file, tmp_path_factory) -> dict:
-    return {"corpus": [str(corpus_file)], "folder": str(tmp_path_factory.mktemp("data")), "held_out": 0.2}
+    """The corpus, prepared once for all workers."""
+    from lcprobe.data.config import DataConfig
+    from lcprobe.data.prepare import prepare
+    from lcprobe.schema import build
+
+    settings = {"corpus": [str(corpus_file)], "held_out": 0.2}
+
+    def prepared_in(folder: Path) -> None:
+        prepare(build(DataConfig, settings | {"folder": str(folder)}, "data"))
+
+    return settings | {"folder": str(made_once(tmp_path_factory, "data", prepared_in))}
 
 
 @pytest.fixture(scope="session")
 def prepared(data_settings) -> Prepared:
+    from lcprobe.data.config import DataConfig
+    from lcprobe.data.prepare import prepare
+    from lcprobe.schema import build
+
     return prepare(build(DataConfig, data_settings, "data"))
 
 

@@ -1,5 +1,6 @@
 """Files are written atomically; published folders match their manifest."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lcprobe.files
 from lcprobe.errors import ConfigError
 from lcprobe.files import MANIFEST, check_name, publish_folder, remove_leftovers, verify_folder, write_atomic
 from lcprobe.locks import process_tag, this_process
@@ -49,6 +51,24 @@ def test_every_kind_of_damage_is_detected(tmp_path_factory, kind, at, bit):
         (folder / MANIFEST).write_text("")
     else:
         (folder / MANIFEST).unlink()
+    assert verify_folder(folder)[1] is not None
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ESTALE, errno.EIO])
+@pytest.mark.parametrize("what", ["read_json", "digest_file"])
+def test_what_cannot_be_read_now_is_not_damaged(tmp_path, monkeypatch, what, code):
+    """Else a checkpoint that is whole is renamed to bad-*, and training goes back to the one before."""
+    folder = make_folder(tmp_path)
+
+    def fail(path):
+        raise OSError(code, "not now", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lcprobe.files, what, fail)
+        with pytest.raises(OSError, match="not now"):
+            verify_folder(folder)
+    assert verify_folder(folder)[1] is None
+    (folder / MANIFEST).unlink()
     assert verify_folder(folder)[1] is not None
 
 

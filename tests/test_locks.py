@@ -4,12 +4,13 @@ import json
 import multiprocessing
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import pytest
 
 from lcprobe.errors import LockedError
-from lcprobe.locks import Process, file_lock, folder_lock, is_gone, lock, process, this_process
+from lcprobe.locks import Process, claim, folder_lock, is_gone, lock, process, this_process, waited_claim
 
 CONTEXT = multiprocessing.get_context("fork")
 HERE = this_process()
@@ -92,7 +93,7 @@ def test_another_container_is_judged_by_its_flock(tmp_path):
 
 def hold_in_a_container(folder, ready, release):
     own = replace(this_process(), pid=1, namespace=OTHER_CONTAINER)
-    lock.this_process = lambda: own
+    claim.this_process = lambda: own
     hold(folder, ready, release)
 
 
@@ -103,7 +104,7 @@ def test_a_lock_is_not_taken_twice_by_one_process(tmp_path):
 
 def enter(folder, log):
     for _ in range(20):
-        with file_lock(folder / "lock", "it", wait="counts"):
+        with waited_claim(folder, "x", "it", wait="counts"):
             with open(log, "a") as file:
                 file.write("in\n")
             time.sleep(0.001)
@@ -116,7 +117,7 @@ def test_processes_that_wait_enter_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "POLL_SECONDS", 0.001)
     folder = tmp_path / "locked"
     folder.mkdir()
-    (folder / "lock").write_text(json.dumps(asdict(replace(HERE, started=1))))
+    (folder / "x.claim").write_text(json.dumps(asdict(replace(HERE, started=1))))
     others = [CONTEXT.Process(target=enter, args=(folder, tmp_path / "log")) for _ in range(3)]
     for other in others:
         other.start()
@@ -134,9 +135,57 @@ def test_a_process_that_waits_says_for_whom(tmp_path, caplog, monkeypatch):
     other.start()
     assert ready.wait(20)
     monkeypatch.setattr(time, "sleep", lambda seconds: (release.set(), other.join()))
-    with caplog.at_level("INFO"), file_lock(tmp_path / ".owner", "runs/data/x", wait="prepares it"):
+    with caplog.at_level("INFO"), waited_claim(tmp_path, "", "runs/data/x", wait="prepares it", ending=".owner"):
         pass
     assert [r.getMessage().partition(" since")[0] for r in caplog.records] == [
         f"runs/data/x: waiting for process {other.pid} on {HERE.host}"
     ]
     assert caplog.text.rstrip().endswith("which prepares it")
+
+
+def test_a_killed_process_that_nobody_has_waited_for_is_gone():
+    other = CONTEXT.Process(target=time.sleep, args=(60,))
+    other.start()
+    named = Process(HERE.host, other.pid, HERE.boot, HERE.namespace, process.started_at(other.pid))
+    assert is_gone(named) is False
+    os.kill(other.pid, 9)
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays in the table
+    assert is_gone(named) is True
+    other.join()
+
+
+def test_of_two_machines_that_see_one_dead_holder_at_once_one_has_its_lock(tmp_path, monkeypatch):
+    path, looks = tmp_path / "x.claim", []
+    path.write_text(json.dumps(asdict(Process("dead", 1, "b", "n", 1, "then", False, 15.0))))
+    first, second = (replace(this_process(), host=host) for host in ("first", "second"))
+    real = lock.holder_of
+
+    @contextmanager
+    def unguarded(folder):  # an flock does not reach another machine
+        yield
+
+    def gone(holder, _):
+        return holder.host == "dead"
+
+    for quicker_after in range(1, 4):  # between any two looks of the second machine
+        path.write_text(json.dumps(asdict(Process("dead", quicker_after, "b", "n", 1, "then", False, 15.0))))
+        looks.clear()
+        taken = []
+
+        def looked_at(at, after=quicker_after, taken=taken):
+            found = real(at)
+            looks.append(at)
+            if len(looks) == after and not taken:
+                taken.append(None)
+                taken[0] = lock.take(path, first, gone)
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(lock, "_guard", unguarded)
+            patched.setattr(lock, "holder_of", looked_at)
+            late = lock.take(path, second, gone)
+            both = [one for one in (*taken, late) if isinstance(one, lock.Held)]
+        assert len(both) == 1
+        assert both[0].is_kept()
+        both[0].release()
+    assert not list(tmp_path.iterdir())

@@ -129,7 +129,7 @@ def test_what_cannot_be_assigned_is_named(path, value, message):
         ["probe.tasks.multikey={digits: 5}"],
         ["probe.grids[0].n=5", "pe.extend=[pi]"],
         ["probe.tasks={_replace_: true, vt: ruler/vt}", "probe.grids=[{}]", "probe.while_training=null"],
-        ["probe.grids[3].depths=_drop_"],
+        ["probe.grids[4].depths=_drop_"],
         ["probe.tasks=_drop_", "probe.tasks.a={type: niah}", "probe.grids=[{}]", "probe.while_training=null"],
         ["probe.tasks.multikey=_drop_", "probe.tasks.multikey.n_keys=7"],
         ["probe.tasks.multikey=ruler/vt", "probe.tasks.multikey={n_keys: 7}"],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcprobe.words import counted, duration, roughly, short, short_bytes, span
+from lcprobe.words import counted, distinct_numbers, duration, roughly, short, short_bytes, span
 
 
 def test_one_is_singular():
@@ -17,6 +17,11 @@ def test_one_is_singular():
 )  # fmt: skip
 def test_short_numbers_round_up_into_the_next_unit(n, text):
     assert short(n) == text
+
+
+def test_numbers_that_six_digits_do_not_tell_apart_have_all():
+    assert distinct_numbers([0.01, 0.12345678, 0.12345679, 1e-05]) == ["0.01", "0.12345678", "0.12345679", "1e-05"]
+    assert distinct_numbers([0.12345678, 1e-05]) == ["0.123457", "1e-05"]
 
 
 def test_bytes_have_units():

@@ -44,7 +44,7 @@ TINY = {
         "while_training": {"tasks": ["single"], "lengths": [1], "depths": 1, "n": 4},
         "batch_tokens": 512,
     },
-    "track": {"wandb": "off"},
+    "track": {"wandb": "off", "system_metrics": False},
 }  # fmt: skip
 
 
@@ -58,9 +58,10 @@ def write_config(folder: Path, data: dict, **changes) -> Path:
     return path
 
 
-def _child(main: str, arguments: list[str], log: str) -> None:
+def _child(main: str, arguments: list[str], log: str, environment: dict[str, str]) -> None:
     import torch
 
+    os.environ.update(environment)
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115
     from lcprobe.cli import commands
@@ -68,9 +69,11 @@ def _child(main: str, arguments: list[str], log: str) -> None:
     os._exit(getattr(commands, main)(arguments))
 
 
-def start(main: str, arguments: list[str], log: Path) -> multiprocessing.Process:
-    """Start a command in a separate process."""
-    process = CONTEXT.Process(target=_child, args=(main, arguments, str(log)))
+def start(
+    main: str, arguments: list[str], log: Path, environment: dict[str, str] | None = None
+) -> multiprocessing.Process:
+    """Start a command in a separate process, with more variables in its environment."""
+    process = CONTEXT.Process(target=_child, args=(main, arguments, str(log), environment or {}))
     process.start()
     return process
 
@@ -85,7 +88,7 @@ def killed_until_done(
         assert watch is not None
         process, wanted = start(main, arguments, log), _size(watch) + more
         while process.is_alive() and _size(watch) < wanted:
-            time.sleep(0.001)
+            time.sleep(0.004)
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
             kills += 1

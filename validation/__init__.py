@@ -6,6 +6,7 @@
     attacks          no-retrieval policies and learned attackers on every task, and on RULER
     copiers          models that copy by place; null_reports: models that do not differ; parity: a trained check
     planted          models with a known defect, and sound ones, through the whole pipeline
+    faults           faults put into real runs: what happened, what was lost
     coverage         every interval of the report on simulated studies
     compiled         kernels compiled without a GPU; mutants: changes to them that the tests should notice
 

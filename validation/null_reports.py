@@ -33,6 +33,7 @@ from lcprobe.analysis.findings.families import Claim, corrected, gates_of
 from lcprobe.analysis.findings.gates import HALF, Gate, closed_panels, gates
 from lcprobe.analysis.findings.reach import fall_p
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
+from lcprobe.analysis.stats.differences import Terms
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.seeds import seed_of
@@ -125,8 +126,12 @@ def without_intervals() -> Iterator[None]:
     def counts(hits: np.ndarray, trials: np.ndarray) -> Proportion:
         return Proportion(int(hits.sum()), int(trials.sum()), hits.shape[-1], np.nan, np.nan)
 
+    def bounds(terms: Terms, constant: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        none = np.full(terms[0][1].shape[:-1], np.nan)
+        return none, none
+
     with (
-        patch.object(slice_tests, "contrast_bounds", lambda terms, constant=0.0: (np.nan, np.nan)),
+        patch.object(slice_tests, "contrast_bounds", bounds),
         patch.object(cells, "proportion_of_cells", counts),
     ):
         yield

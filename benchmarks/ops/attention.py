@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from lcprobe_kernels import backends
 from lcprobe_kernels.attention import Mask, attention, reference
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -40,7 +41,8 @@ def _case(batch: int, length: int, heads: int, d: int, dtype: torch.dtype, devic
         def run(op: Callable[..., Any], **options: Any) -> Callable[..., tuple[Tensor]]:
             return lambda q, k, v, table=None: (op(q, k, v, table=table, mask=Mask(), scale=d**-0.5, **options)[0],)
 
-        return error_against(run(reference), run(attention, return_lse=True), part, [do[:1, -300:]])
+        with backends.using("triton" if device == "cuda" else "auto"):
+            return error_against(run(reference), run(attention, return_lse=True), part, [do[:1, -300:]])
 
     pairs = batch * heads * length * (length + 1) // 2
     peers = {"PyTorch, no bias": forward_backward(_plain, leaves[:3], [do])}
@@ -48,6 +50,8 @@ def _case(batch: int, length: int, heads: int, d: int, dtype: torch.dtype, devic
         peers["PyTorch, dense bias"] = forward_backward(_dense, leaves, [do])
     if device == "cuda":
         peers["FlexAttention"] = forward_backward(_flex, leaves, [do])
+        if not with_table and backends.missing("flash_attn") is None:
+            peers["flash-attn"] = forward_backward(_flash_attn, leaves, [do])
     return Case(
         "attention, table" if with_table else "attention, no terms", f"{batch} x {length} x {heads} x {d}",
         dtype_name(dtype), forward_backward(_ours, leaves, [do]), peers, check,
@@ -56,7 +60,13 @@ def _case(batch: int, length: int, heads: int, d: int, dtype: torch.dtype, devic
 
 
 def _ours(q: Tensor, k: Tensor, v: Tensor, table: Tensor | None = None) -> Tensor:
-    return attention(q, k, v, table=table, return_lse=True)[0]  # with lse, so that it is ours without terms too
+    with backends.using("triton" if q.is_cuda else "auto"):  # flash-attn is a peer here
+        return attention(q, k, v, table=table, return_lse=True)[0]  # with lse, so that it is ours without terms too
+
+
+def _flash_attn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    with backends.using("flash_attn"):
+        return attention(q, k, v)[0]
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def _peers(form: str, length: int, device: str) -> dict[str, Callable[..., Tenso
         def direct(
             q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus=None, beta=None, a=None, b=None
         ) -> Tensor:
-            return fla.run(q, k, v, log_decay, bonus, beta, None, a, b, q.shape[3] ** -0.5, None, None)[0]
+            return fla.run(q, k, v, log_decay, bonus, beta, None, a, b, q.shape[3] ** -0.5, None, None, None)[0]
 
         def products(**x: Any) -> Tensor:
             with backends.using("torch"):

@@ -1,71 +1,47 @@
-"""`python -m lcprobe_kernels [--backend NAME]`: this machine, the backends that work on it, and what each op uses
-here."""
+"""`python -m lcprobe_kernels [OP ...]`: this machine, the backends that work on it, and for each op, and with OP for
+each of its features, which one a call takes and why not those before it. `python -m lcprobe_kernels CONFIG.yaml ...
+[key=value ...]`: the same for the models of a config, by `lcprobe kernels`, whose options it has."""
 
 import argparse
-import platform
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
-
-import torch
+from importlib.metadata import entry_points
 
 from lcprobe_kernels import OPS, backends
 from lcprobe_kernels.errors import ArgumentError
+from lcprobe_kernels.report import DTYPES, report
 
-DTYPES = (torch.float32, torch.bfloat16)
+READS_CONFIGS = "lcprobe"
+"""The installed command that knows configs and models; this package knows ops."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the report. Returns 0, or 2 after a one-line error about a backend that does not exist or does not work
-    here."""
+    """Print the report. Returns 0, or 2 after a one-line error about a name that does not exist, a backend that does
+    not work here, or a config without lcprobe to read it."""
+    if any("=" in word or word.endswith((".yaml", ".yml")) for word in arguments):
+        return _of_config(arguments)
     parser = argparse.ArgumentParser(prog="python -m lcprobe_kernels", description=(__doc__ or "").split(": ", 1)[1])
+    parser.add_argument(
+        "ops", nargs="*", metavar="OP", help=f"each feature of these: {' | '.join(OPS)}; or a config's file"
+    )
     parser.add_argument("--backend", default="auto", metavar="NAME", help=" | ".join(backends.BACKENDS))
-    chosen = parser.parse_args(arguments).backend
+    parser.add_argument("--device", metavar="NAME", help="cpu | cuda | sm_80, sm_90 ...; without it, as here")
+    parser.add_argument("--dtype", metavar="NAME", help=f"{' | '.join(DTYPES)}; without it, fp32 and bf16")
+    given = parser.parse_args(arguments)
     try:
-        with backends.using(chosen):
-            print("\n".join(report(chosen)))
+        print("\n".join(report(given.backend, given.ops, given.device, given.dtype)))
     except ArgumentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def report(chosen: str) -> list[str]:
-    """Lines about the machine, then the backends, then the ops with the implementation that the chosen backend gives
-    them."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lines = [f"torch {torch.__version__}, triton {_version('triton')}, python {platform.python_version()}"]
-    lines.append(f"{device.type}: {torch.cuda.get_device_name() if device.type == 'cuda' else _processor()}")
-    rows = [("backend", "here")]
-    rows += [(name, _works(backends.missing(name), name)) for name in backends.BACKENDS]
-    lines += ["", *_table(rows)]
-    rows = [(f"op, backend {chosen}", *(str(dtype).removeprefix("torch.") for dtype in DTYPES))]
-    rows += [(op, *(backends.path_of(op, device, dtype) for dtype in DTYPES)) for op in OPS]
-    return [*lines, "", *_table(rows)]
-
-
-def _works(reason: str | None, name: str) -> str:
-    if reason is not None:
-        return f"no: {reason}"
-    slow = name == "triton" and backends.interpreting()
-    return "yes, in Triton's interpreter (slow, for tests)" if slow else "yes"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """A table in left-aligned columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _of_config(arguments: Sequence[str]) -> int:
+    commands = entry_points(group="console_scripts", name=READS_CONFIGS)
+    if not commands:
+        print("error: a config: given without lcprobe; allowed: with it (pip install lcprobe)", file=sys.stderr)
+        return 2
+    return next(iter(commands)).load()(["kernels", *arguments])
 
 
 if __name__ == "__main__":

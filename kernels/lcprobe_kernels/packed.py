@@ -2,15 +2,24 @@
 
 Ops use `starts` (batch, seqlen), True at a document's first token; callers may pass `cu_seqlens`, the cumulative
 lengths of other libraries' kernels, instead.
+
+Those kernels want as many cumulative lengths as there are documents, a number that the host must know. Whoever
+knows the documents on the host passes `boundaries` beside `starts`; without them a GPU is waited for, to count. Their
+number differs from batch to batch, and is not padded to a common one: registered ops take them, so that to
+torch.compile they are one dimension of any size, and not all versions of these packages expect documents without a
+token.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from lcprobe_kernels.errors import ArgumentError, check_tensor
+from lcprobe_kernels.known_on_host import KnownOnHost
+from lcprobe_kernels.transfer import sent
 
 
 def resolve_starts(
@@ -102,6 +111,32 @@ def reached(marked: Tensor, starts: Tensor | None, before: Tensor | None = None)
     return last >= token.where(starts, -1).cummax(1).values
 
 
+def boundaries_of(starts: Tensor) -> Tensor:
+    """starts (batch, seqlen) bool, on the CPU -> boundaries: (n_documents + 1,) int32, the cumulative lengths of the
+    documents of all rows, of which one begins with every row."""
+    begins = starts.clone()
+    begins[:, 0] = True
+    return F.pad(begins.flatten().nonzero()[:, 0], (0, 1), value=starts.numel()).int()
+
+
+@torch.compiler.disable(reason="counts documents on the host")
+def boundaries_up_to(boundaries: Tensor, length: int, end: int) -> Tensor:
+    """The boundaries of the first `end` tokens of every row, of rows of `length` tokens."""
+    row, at = boundaries[:-1] // length, boundaries[:-1] % length
+    total = int(boundaries[-1]) // length * end
+    return F.pad((row * end + at)[at < end], (0, 1), value=total)
+
+
+def check_boundaries(op: str, boundaries: Tensor | None) -> None:
+    """Raises ArgumentError for anything but boundaries on the CPU, or None."""
+    if boundaries is None:
+        return
+    check_tensor(op, "boundaries", boundaries)
+    if boundaries.device.type != "cpu" or boundaries.dtype != torch.int32 or boundaries.dim() != 1:
+        given = f"{boundaries.dtype} of shape {tuple(boundaries.shape)} on {boundaries.device}"
+        raise ArgumentError(f"{op}: boundaries", given, "int32 (n_documents + 1,) on the CPU")
+
+
 class Documents(NamedTuple):
     """The documents of all rows in one, as other libraries' kernels expect them. first, last: (batch,) the document
     that begins each row, and the one that ends it."""
@@ -111,10 +146,35 @@ class Documents(NamedTuple):
     last: Tensor
 
 
-def documents_of(starts: Tensor) -> Documents:
-    """starts (batch, seqlen) bool -> documents, of which one begins with every row. Waits for a GPU."""
+_documents: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def documents_of(starts: Tensor, boundaries: Tensor | None = None) -> Documents:
+    """starts (batch, seqlen) bool -> documents, of which one begins with every row.
+
+    boundaries: theirs, or those of rows of tokens that have the same number of places in `starts` each; they are made
+    into documents once for all layers. None: a GPU is waited for.
+    """
+    if boundaries is not None:
+        known: dict[Any, Documents] = _documents.setdefault(boundaries, {})  # pyright: ignore[reportAssignmentType]
+        key = starts.shape, starts.device
+        if key not in known:
+            known[key] = _known_documents(boundaries, starts.shape[0], starts.shape[1], starts.device)
+        return known[key]
     begins = starts.clone()
     begins[:, 0] = True
     cu_seqlens = F.pad(begins.flatten().nonzero()[:, 0], (0, 1), value=starts.numel())
     last = begins.sum(1).cumsum(0) - 1
     return Documents(cu_seqlens, F.pad(last[:-1] + 1, (1, 0)), last)
+
+
+def _known_documents(boundaries: Tensor, batch: int, seqlen: int, device: torch.device) -> Documents:
+    tokens = int(boundaries[-1])
+    if batch * seqlen % max(tokens, 1):
+        raise ArgumentError(
+            "boundaries", f"up to {tokens}", f"a divisor of {batch * seqlen}, {batch} rows of {seqlen}"
+        )
+    ends = boundaries.long() * (batch * seqlen // max(tokens, 1))
+    first = torch.searchsorted(ends, torch.arange(batch) * seqlen)
+    last = F.pad(first[1:], (0, 1), value=len(ends) - 1) - 1
+    return Documents(KnownOnHost.of(ends, device), sent(first, device), sent(last, device))

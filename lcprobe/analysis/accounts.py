@@ -200,6 +200,6 @@ def whole_number_fits(value: float, n: int, answers: int, digits: int) -> bool:
 
 def _moves(ours: Scores, changed: Scores) -> bool:
     if changed.paired and len(ours.by_sample) == len(changed.by_sample):
-        return contrast_p([(1.0, changed.by_sample), (-1.0, ours.by_sample)]) < MOVES
+        return bool(contrast_p([(1.0, changed.by_sample), (-1.0, ours.by_sample)]) < MOVES)
     n, m = round(ours.effective), round(changed.effective)
     return equal_proportions_p(round(ours.value * n), n, round(changed.value * m), m) < MOVES

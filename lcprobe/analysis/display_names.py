@@ -4,7 +4,7 @@ They are laid on what a report is made from, the facts and the records in memory
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -104,16 +104,18 @@ def named_study(study: StudyFacts, names: Mapping[str, str]) -> StudyFacts:
 def named_table(table: pa.Table, study: StudyFacts, names: Mapping[str, str]) -> pa.Table:
     """Records, or measurements on plain text, under the names of their report. study: under the names of runs."""
     runs = _of_runs(study, names)
-    levels = table["model"].combine_chunks().dictionary_encode()
-    shown = pa.array([runs.get(name, name) for name in levels.dictionary.to_pylist()], pa.string())
-    column = pa.DictionaryArray.from_arrays(levels.indices, shown).cast(pa.string())
-    at = table.column_names.index("model")
-    table = table.set_column(at, table.schema.field("model"), column)
+    table = _renamed(table, "model", lambda name: runs.get(name, name))
     if "extension" not in table.column_names:
         return table
-    methods = [_method(name, names) for name in table["extension"].to_pylist()]
-    at = table.column_names.index("extension")
-    return table.set_column(at, table.schema.field("extension"), pa.array(methods, pa.string()))
+    return _renamed(table, "extension", lambda name: _method(name, names))
+
+
+def _renamed(table: pa.Table, column: str, name_of: Callable[[str], str]) -> pa.Table:
+    """A column of texts under other names; each name is looked up once, however many rows there are."""
+    levels = table[column].combine_chunks().dictionary_encode()
+    shown = pa.array([name_of(name) for name in levels.dictionary.to_pylist()], pa.string())
+    renamed = pa.DictionaryArray.from_arrays(levels.indices, shown).cast(pa.string())
+    return table.set_column(table.column_names.index(column), table.schema.field(column), renamed)
 
 
 class _Texts:

@@ -16,6 +16,7 @@ from torch import Tensor
 from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, listed, require
+from lcprobe.files import has_weights
 from lcprobe.models.checkpoints.export import export
 from lcprobe.models.checkpoints.known import FACTS_FILE
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig
@@ -152,9 +153,7 @@ def load_checkpoint(
     CheckpointError for a damaged checkpoint.
     """
     path = Path(folder)
-    known = (
-        (path / "model.safetensors").is_file() or (path / "checkpoints").is_dir() or (path / "study.yaml").is_file()
-    )
+    known = has_weights(path) or (path / "checkpoints").is_dir() or (path / "study.yaml").is_file()
     require("folder", str(folder), known, "a checkpoint's folder, or a run's folder (train.py makes one)")
     targets = find_targets([path])
     if len(targets) > 1:

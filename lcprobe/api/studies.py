@@ -1,7 +1,7 @@
 """Studies and runs as objects: what `train.py` and `evaluate.py` wrote, as tables and figures."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from lcprobe.analysis.report.tables import all_tables
 from lcprobe.api.models import Model, load_target
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError
+from lcprobe.studies.evaluation.records.query import as_query, query_records
 from lcprobe.studies.evaluation.report_inputs import REPORT_INPUTS, ReportInputs, load_inputs
 from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.status import read_status
@@ -80,10 +81,20 @@ class Study:
         inputs = self._inputs
         return analyse(*named(Inputs(inputs.study, self.records(), self.context()), inputs.names))
 
-    def records(self) -> pa.Table:
-        """One row per query, those that the report is about; `.to_pandas()` makes a data frame. Raises DataError as
-        `results`."""
-        return self._inputs.records(self.folder)
+    def records(
+        self,
+        model: str | Sequence[str] | None = None,
+        task: str | Sequence[str] | None = None,
+        length: int | Sequence[int] | None = None,
+        everything: bool = False,
+    ) -> pa.Table:
+        """One row per query, those that the report is about; `.to_pandas()` makes a data frame.
+
+        model, task, length: of one, several or (None) all of them; files of others are not opened. everything: all
+        finished records, also those that the report is not about; where there is no report yet, these are all.
+        Raises DataError without records, ConfigError for a name of which there is none.
+        """
+        return query_records(self.folder, replace(as_query(model, task, length), everything=everything))
 
     def context(self) -> pa.Table | None:
         """One row per measurement on plain text; None where none was made. Raises DataError as `results`."""

@@ -12,11 +12,14 @@ LIST_OPTIONS = {"--harness": "names of lm-eval tasks", "--frozen": "files of JSO
 """Options of `evaluate` that take the words after them, up to the next option, setting or config, and what these
 are."""
 
-SECTIONS = ("study", "seed", "model", "match", "kernels", "data", "train", "probe", "pe", "compat", "track", "grid")
+SECTIONS = (
+    "study", "seed", "model", "match", "kernels", "data", "train", "probe", "pe", "compat", "track",
+    "launcher", "grid",
+)  # fmt: skip
 """What a key of key=value begins with."""
 ADDRESSES = ("hf:", "openai:", "vllm:")
 """What an address of a published model begins with."""
-RESULTS = ("study.yaml", "config.yaml", "checkpoints", "model.safetensors")
+RESULTS = ("study.yaml", "config.yaml", "checkpoints", "model.safetensors", "model.index.json")
 """What a study's, run's or checkpoint's folder has."""
 
 
@@ -64,6 +67,39 @@ def no_folders(arguments: Arguments, allowed: str) -> None:
     """Raises ConfigError where a folder or a published model is given to a command that takes none."""
     for given in [*arguments.folders, *arguments.models]:
         raise ConfigError("command line", str(given), allowed)
+
+
+def take_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
+    """What follows each mention of an option, and the other words."""
+    values, rest, following = [], [], False
+    for word in words:
+        if following:
+            values.append(word)
+        elif word != option:
+            rest.append(word)
+        following = word == option and not following
+    return values, rest
+
+
+def take_number(words: list[str], option: str, least: int) -> tuple[int | None, list[str]]:
+    """The number that follows an option (None: the option is not there), and the other words. Raises ConfigError for
+    anything but one whole number."""
+    values, rest = take_option(words, option)
+    if option not in words:
+        return None, rest
+    given = " ".join(values)
+    if not re.fullmatch(r"[0-9]{1,9}", given) or int(given) < least:
+        raise ConfigError(option, given or "nothing", f"one whole number >= {least}")
+    return int(given), rest
+
+
+def words_after(words: list[str], option: str) -> tuple[list[str], list[str]]:
+    """What follows an option, and what is before it. Raises ConfigError for nothing and for another option there."""
+    place = words.index(option)
+    names = words[place + 1 :]
+    if not names or any(name.startswith("-") for name in names):
+        raise ConfigError(option, " ".join(names) or "nothing", "train, probe, or names of runs, trials and models")
+    return names, words[:place]
 
 
 def _is_setting(word: str) -> bool:

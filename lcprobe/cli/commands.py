@@ -1,15 +1,23 @@
 """The commands: arguments in, exit code out. Heavy imports wait until the arguments are known to be good."""
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from lcprobe.cli.arguments import LIST_OPTIONS, Arguments, belongs_to_config, no_folders, read_arguments
+from lcprobe.cli.arguments import (
+    LIST_OPTIONS,
+    Arguments,
+    belongs_to_config,
+    no_folders,
+    read_arguments,
+    take_option,
+)
+from lcprobe.cli.study_commands import consolidate, status, sweep, sync, work
 from lcprobe.errors import ConfigError, Said, run_command, unknown_name
 from lcprobe.version import VERSION
+from lcprobe.words import counted
 
 T = TypeVar("T")
 
@@ -79,20 +87,36 @@ def _train(words: list[str]) -> int:
     if not arguments.files:
         raise ConfigError("command line", "no config", "at least one .yaml file, such as configs/quickstart.yaml")
     from lcprobe.config import load, parse
+    from lcprobe.training.processes import known_to_all, processes
 
     plan = _planned(arguments)
     mapping = load(arguments.files, arguments.overrides)
-    parse(mapping)  # every mistake that needs no torch is reported before torch is imported
+    with known_to_all(ConfigError):
+        config = parse(mapping)  # every mistake that needs no torch is reported before torch is imported
+    launcher = config.launcher
+    if plan:
+        from lcprobe.tasks.text.hub_tokenizers import check_planned
+
+        check_planned(config.data.tokenizer, config.model.vocab_size)
     if not any(mapping.get(section) for section in ("model", "grid", "match")):
         given = Said(f"no model to train in {' '.join(arguments.files)}")
         allowed = (
             "a config with model (such as configs/quickstart.yaml); one without goes on top of it, or to evaluate.py"
         )
         raise ConfigError("model", given, allowed)
+    if plan and processes().rank:  # the first of several prints it
+        return 0
     from lcprobe.studies.training.train_study import print_plan, train_study
 
     if plan:
         print_plan(mapping, plan == "full")
+        return 0
+    mapping = {key: value for key, value in mapping.items() if key != "launcher"}
+    if launcher is not None:
+        launcher.resolve()
+        from lcprobe.studies.launchers.launch import train_by_workers
+
+        train_by_workers(mapping, launcher)
         return 0
     train_study(mapping)
     return 0
@@ -121,22 +145,32 @@ def _evaluate(words: list[str]) -> int:
         )
     from lcprobe.config import load, parse, read_settings
     from lcprobe.probing.config import PublishedModel
+    from lcprobe.training.processes import known_to_all, processes
 
     settings = read_settings(arguments.files, arguments.overrides)
     given: list[Path | PublishedModel] = [*arguments.folders, *map(PublishedModel, arguments.models)]
     # with folders, the settings go on top of theirs and are checked together
-    named = None if given else parse(load(arguments.files, arguments.overrides))
+    whole = {} if given else load(arguments.files, arguments.overrides)
+    with known_to_all(ConfigError):
+        named = None if given else parse(whole)
+    launched = [key for key in sorted(settings.keys()) if key.partition(".")[0] == "launcher"]
+    if (lists or "--cheat" in flags) and launched:
+        raise ConfigError("launcher", " ".join([*flags, *lists]), "without launcher: this process does it")
     if lists:
         from lcprobe.studies.evaluation.external import evaluate_external
 
         evaluate_external(given, settings, named, lists.get("--harness", []), frozen)
+        return 0
+    if plan and processes().rank:  # the first of several prints it
         return 0
     from lcprobe.studies.evaluation.evaluate_study import check_leakage_of, evaluate_study
 
     if "--cheat" in flags:
         check_leakage_of(given, settings, named)
         return 0
-    evaluate_study(given, settings, named, plan)
+    from lcprobe.studies.launchers.launch import prober_of
+
+    evaluate_study(given, settings, named, plan, prober_of(given, settings, named))
     return 0
 
 
@@ -177,14 +211,20 @@ def _prepare(words: list[str]) -> int:
     from lcprobe.data.corpus import check_corpus
     from lcprobe.data.prepare import prepare
     from lcprobe.studies.planning.text_fits import check_text_fits
+    from lcprobe.studies.preparing import preparing
+    from lcprobe.studies.progress_display import ProgressDisplay
     from lcprobe.studies.runtime import set_up_logging
 
     set_up_logging()
     check_corpus(config.data.corpus, config.data.text_field)
     check_text_fits(config, training=True)
-    corpus = prepare(config.data, verify=True)
+    with ProgressDisplay() as display:
+        observe = preparing(display, " ".join(map(str, config.data.corpus)))
+        corpus = prepare(config.data, verify=True, observe=observe)
     facts = corpus.manifest
-    documents = f"{facts['documents']} documents ({facts['probe_documents']} held out)"
+    near = facts.get("near_duplicates", 0)  # corpora of earlier versions have none
+    left_out = f", {counted(near, 'near-duplicate')} of these left out" if near else ""
+    documents = f"{facts['documents']} documents ({facts['probe_documents']} held out{left_out})"
     print(f"{corpus.folder}: {documents}, {facts['train_tokens']:,} training tokens")
     digests = f"corpus {facts['corpus_digest'][:16]}, tokenizer {facts['tokenizer_digest'][:16]}"
     print(f"{digests}, vocabulary {facts['vocab_size']}")
@@ -202,21 +242,19 @@ def _tokenizer(words: list[str]) -> int:
     config = parse(load(arguments.files, arguments.overrides))
     from lcprobe.data.corpus import check_corpus, texts
     from lcprobe.data.make_tokenizer import train_tokenizer
-    from lcprobe.files import check_path, write_atomic
+    from lcprobe.files import check_new_file, write_atomic
 
-    check_path("command line", words[0], written=True)
+    check_new_file("command line", words[0])
     check_corpus(config.data.corpus, config.data.text_field)
-    write_atomic(out, train_tokenizer(texts(config.data.corpus, config.data.text_field), int(words[1])))
+    write_atomic(out, train_tokenizer(texts(config.data), int(words[1])))
     print(f"{out}: use it with data.tokenizer={out}")
     return 0
 
 
 def _kernels(words: list[str]) -> int:
-    if words and (words[0] != "--backend" or len(words) != 2):
-        raise ConfigError("command line", " ".join(words), "nothing, or --backend NAME")
-    from lcprobe_kernels.__main__ import main as report_kernels
+    from lcprobe.cli.kernels import kernels
 
-    return report_kernels(words)
+    return kernels(words)
 
 
 def _config(words: list[str]) -> int:
@@ -250,7 +288,7 @@ def _export(words: list[str]) -> int:
 
 
 def _score(words: list[str]) -> int:
-    names, rest = _take_option(words, "--model")
+    names, rest = take_option(words, "--model")
     settings = [word for word in rest if word.startswith(("study.name=", "study.folder="))]
     paths = [Path(word) for word in rest if word not in settings]
     folders = [path for path in paths if os.path.isdir(path)]
@@ -268,34 +306,10 @@ def _score(words: list[str]) -> int:
     return 0
 
 
-def _sweep(words: list[str]) -> int:
-    count, rest = _take_number(words, "--trials", 1)
-    seed, rest = _take_number(rest, "--seed", 0)
-    arguments = read_arguments(rest, ("--plan",))
-    no_folders(arguments, "a .yaml file")
-    if len(arguments.files) != 1:
-        allowed = "FILE.yaml [key=value ...] [--trials N] [--seed N] [--plan]"
-        raise ConfigError("command line", " ".join(words) or "nothing", allowed)
-    from lcprobe.studies.sweeps.sweep_file import read_sweep
+def _records(words: list[str]) -> int:
+    from lcprobe.cli.records import records_command
 
-    sweep = read_sweep(Path(arguments.files[0]))
-    trials = sweep.trials(count, seed or 0)
-    from lcprobe.studies.sweeps.run_sweep import print_trials, run_sweep
-
-    (print_trials if "--plan" in arguments.flags else run_sweep)(sweep, trials, arguments.overrides)
-    return 0
-
-
-def _sync(words: list[str]) -> int:
-    folders = [Path(word) for word in words]
-    if not words or not all(os.path.isdir(word) for word in words):
-        raise ConfigError("command line", " ".join(words) or "nothing", "folders of studies, such as runs/quickstart")
-    from lcprobe.studies.runtime import set_up_logging
-    from lcprobe.studies.tracking.sync import sync
-
-    set_up_logging()
-    sync(folders)
-    return 0
+    return records_command(words)
 
 
 def _completion(words: list[str]) -> int:
@@ -341,30 +355,6 @@ def _report_part(command: str, words: list[str], settings: type[T]) -> tuple[Pat
     return Path(names[0]), names[1] if len(names) > 1 else None, build(settings, chosen.on({}))
 
 
-def _take_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
-    """What follows each mention of an option, and the other words."""
-    values, rest, following = [], [], False
-    for word in words:
-        if following:
-            values.append(word)
-        elif word != option:
-            rest.append(word)
-        following = word == option and not following
-    return values, rest
-
-
-def _take_number(words: list[str], option: str, least: int) -> tuple[int | None, list[str]]:
-    """The number that follows an option (None: the option is not there), and the other words. Raises ConfigError for
-    anything but one whole number."""
-    values, rest = _take_option(words, option)
-    if option not in words:
-        return None, rest
-    given = " ".join(values)
-    if not re.fullmatch(r"[0-9]{1,9}", given) or int(given) < least:
-        raise ConfigError(option, given or "nothing", f"one whole number >= {least}")
-    return int(given), rest
-
-
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -372,8 +362,12 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": _data,
     "export": _export,
     "score": _score,
-    "sweep": _sweep,
-    "sync": _sync,
+    "sweep": sweep,
+    "consolidate": consolidate,
+    "work": work,
+    "status": status,
+    "sync": sync,
+    "records": _records,
     "figure": _figure,
     "table": _table,
     "kernels": _kernels,

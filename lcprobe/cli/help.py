@@ -2,10 +2,13 @@
 torch."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
+from lcprobe.cli.kernels import KERNELS
 from lcprobe.cli.pages import HELP_WIDTH, LISTS, page, setting
+from lcprobe.cli.records import RECORDS
+from lcprobe.cli.study_help import CONSOLIDATE, STATUS, SWEEP, SYNC, WORK
 from lcprobe.config import Config
 from lcprobe.data.config import Recipe, Stage
 from lcprobe.models.extend import EXTENSIONS
@@ -30,7 +33,11 @@ usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
   export      write a grid's samples for other harnesses: JSON lines, lm-eval tasks, an inspect_ai task
   score       take the outputs of other harnesses into the records and the report
   sweep       train the trials of a sweep in W&B's format, without a server
+  consolidate put checkpoints that several processes wrote in parts into the form that one process writes
+  work        take what is free of a study until nothing is left: one of several processes, on any machine
+  status      what of a study is done, running, failed and waiting, and how long the rest takes
   sync        send what was tracked offline in Weights & Biases
+  records     count, query and export the records of studies; put small files together
   figure      make one figure of a report again, for a paper: other models, sizes, names; PDF, SVG or PNG
   table       make one table of a report again: other rows, columns, names; LaTeX or CSV
   kernels     print this machine, the backends that work on it, and what each op runs
@@ -178,43 +185,6 @@ example
   lcprobe score runs/mine/export out/samples_lcprobe_mine_greedy_*.jsonl --model my-llama
 """
 
-SWEEP = """\
-lcprobe sweep: train the trials of a sweep in W&B's format on this machine, without a server.
-
-usage: lcprobe sweep FILE.yaml [key=value ...] [--trials N] [--seed N] [--plan]
-
-  FILE.yaml     as for `wandb sweep`, whose agents train the same trials: method (grid or random), parameters (value,
-                values, or min and max), metric, and command with ${{program}}, configs and key=value, and
-                ${{args_no_hyphens}}
-  key=value     on top of every trial
-  --trials      number of trials, 1 or more: of a grid the first ones, at random as many (run_cap in the file)
-  --seed        of random trials
-  --plan        check and print the trials, and stop
-
-A trial is one run, runs/<study>/<trial>; results in runs/<study>/sweep.json, the best first. The folder is a study:
-evaluate.py runs/<study> probes the trials. A finished trial is not trained again. Rates for each architecture of a
-study are another thing: study.lr_sweep.
-
-example
-  lcprobe sweep configs/sweep/wandb.yml train.tokens=200_000
-"""
-
-SYNC = """\
-lcprobe sync: send what was tracked offline in Weights & Biases, every run once.
-
-usage: lcprobe sync FOLDER ...
-
-  FOLDER        a study's folder, or one with several studies
-
-A run that was interrupted, or probed after it was trained, has several W&B folders, and the newest one is whole: it
-is sent alone. One that is empty, torn or was cut off is passed over for an older one, and named. What W&B has already
-is not sent again; a run that went on since then is, and replaces what W&B had.
-Exit code 74: no answer from the server, no credentials, or a run that W&B did not take.
-
-example
-  lcprobe sync runs/quickstart
-"""
-
 FIGURE = """\
 lcprobe figure: make one figure of a report again, with other choices, as PDF, SVG, PNG or its Vega-Lite JSON. Nothing
 is probed again; intervals and tests are those of the report.
@@ -246,15 +216,6 @@ examples
   lcprobe table runs/quickstart exact-match-on-multikey out=table1.tex names.mamba2=Mamba-2
   lcprobe table runs/quickstart cells task=multikey lengths=128,512 columns=model,length,depth,accuracy,interval
 
-"""
-
-KERNELS = """\
-lcprobe kernels: print this machine, the backends that work on it, and what each op runs here.
-python -m lcprobe_kernels is the same command.
-
-usage: lcprobe kernels [--backend NAME]
-
-  --backend     what each op runs under this backend, a value of kernels.backend; without it, under auto
 """
 
 CONFIG = """\
@@ -292,7 +253,11 @@ INTRODUCTIONS = {
     "export": EXPORT,
     "score": SCORE,
     "sweep": SWEEP,
+    "consolidate": CONSOLIDATE,
+    "work": WORK,
+    "status": STATUS,
     "sync": SYNC,
+    "records": RECORDS,
     "figure": FIGURE,
     "table": TABLE,
     "kernels": KERNELS,
@@ -322,6 +287,8 @@ def help_of(command: str, section: str | None) -> str:
     if command not in WITH_SETTINGS:
         return _introduction(command)
     if section is not None and section not in config_sections():
+        if lines := [line for key, *rest in _every_setting() if _is_of(key, section) for line in setting(key, *rest)]:
+            return "\n".join(["settings (key: type, default)\n", *lines])
         return page(section, config_sections())
     lines = [_introduction(command)] if section is None else []
     return "\n".join([*lines, *_settings(section)])
@@ -348,17 +315,9 @@ def config_sections() -> list[str]:
 def _settings(section: str | None) -> list[str]:
     """Every setting of all sections, or of one."""
     lines = ["settings (key: type, default)\n"]
-    for key, kind, default, doc in describe_fields(Config, ""):
+    for key, kind, default, doc in _every_setting():
         if section is None or key.split(".")[0] == section:
             lines += setting(key, kind, default, doc)
-    for title, cls, where in (
-        ("data.recipes.NAME", Recipe, "data"),
-        ("data.mixture[i]", Stage, "data"),
-        ("probe.grids[i]", Grid, "probe"),
-    ):
-        if section in (None, where):
-            for entry in describe_fields(cls, title):
-                lines += setting(*entry)
     lines.append("")
     if section in (None, "model"):
         lines += [*_names("mixers", MIXERS.names), *_names("mlps", sorted(MLPS))]
@@ -368,6 +327,18 @@ def _settings(section: str | None) -> list[str]:
     if section in (None, "probe", "data"):
         lines += [*_names("tasks", sorted(TASKS)), *_names("presets", PRESETS)]
     return lines
+
+
+def _every_setting() -> Iterator[tuple[str, str, str, str]]:
+    """Key, type, default and docstring of all settings, those of the entries of lists last."""
+    yield from describe_fields(Config, "")
+    for title, cls in (("data.recipes.NAME", Recipe), ("data.mixture[i]", Stage), ("probe.grids[i]", Grid)):
+        yield from describe_fields(cls, title)
+
+
+def _is_of(key: str, asked: str) -> bool:
+    """Whether a key is what is asked for, or a part of it."""
+    return key == asked or (key.startswith(asked) and key[len(asked)] in ".[")
 
 
 def _names(title: str, names: Iterable[str]) -> list[str]:

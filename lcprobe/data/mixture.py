@@ -7,7 +7,9 @@ length   the step's part of context_length: every row is split into sequences of
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -94,7 +96,8 @@ class Mixture:
             if any(name in stage.episodes for stage in config.mixture):
                 self._tasks[name] = recipe.task.create(self._materials)
                 self._fixed_formats[name] = recipe.task.formats
-        self._keeps = steps * rows * context_length <= MAX_KEPT_TOKENS
+        self.keeps = steps * rows * context_length <= MAX_KEPT_TOKENS
+        """Whether batches are kept in memory for the next model."""
         self._kept: dict[tuple[int, int], Batch] = {}
 
     def seqlen(self, step: int) -> int:
@@ -105,7 +108,7 @@ class Mixture:
     def batch(self, step: int, part: int) -> Batch:
         """One part of one step. Raises EpisodeError where a recipe does not fit the step's length."""
         batch = self._kept.get((step, part)) or self._batch(step, part)
-        if self._keeps:
+        if self.keeps:
             self._kept[step, part] = batch
         return batch
 
@@ -203,6 +206,20 @@ class Mixture:
                     where = f"data.mixture[{stage}].episodes.{name}"
                     raise ConfigError(where, f"{seqlen} tokens", f"{error.key} {error.allowed}") from None
 
+    def warm(self) -> None:
+        """Build an episode of every recipe in each of its formats, so that the texts and pools of strings that they
+        are made of are tokenised now: processes that are forked from this one share them."""
+        for name, task in self._tasks.items():
+            recipe = self.config.recipes[name]
+            phases_of = [phase for phase in self._phases if name in self.config.mixture[phase.stage].episodes]
+            seqlen = max(n for phase in phases_of for n in phase.seqlens)
+            for levels in dict.fromkeys(
+                task.axes.fitted(replace(Formats(*each), **self._fixed_formats[name]))
+                for each in product(recipe.haystack, recipe.key, recipe.value)
+            ):
+                with suppress(EpisodeError):  # a rare format that does not fit: its batch says so
+                    self._episode_in(levels, name, 0, seqlen)
+
     def _phase(self, step: int) -> Phase:
         return self._phases[number_at(self._phases, (step + 0.5) / self.steps)]
 
@@ -252,12 +269,16 @@ class Mixture:
         return episode.ids.astype(np.int64), weights, np.zeros(seqlen, dtype=bool)
 
     def _episode(self, name: str, index: int, seqlen: int) -> Episode:
-        recipe, task = self.config.recipes[name], self._tasks[name]
-        last: EpisodeError | None = None
+        recipe = self.config.recipes[name]
         # kept over attempts: where formats were drawn again, those with short samples would be more frequent
         draw = Draws("train", self.seed, name, index, 0)
         formats = Formats(*(draw("format", f).pick(getattr(recipe, f)) for f in ("haystack", "key", "value")))
-        formats = task.axes.fitted(replace(formats, **self._fixed_formats[name]))
+        formats = self._tasks[name].axes.fitted(replace(formats, **self._fixed_formats[name]))
+        return self._episode_in(formats, name, index, seqlen)
+
+    def _episode_in(self, formats: Formats, name: str, index: int, seqlen: int) -> Episode:
+        recipe, task = self.config.recipes[name], self._tasks[name]
+        last: EpisodeError | None = None
         for attempt in range(RETRIES):
             draw = Draws("train", self.seed, name, index, attempt)
             number = (self.seed << 48) + (index << 8) + attempt

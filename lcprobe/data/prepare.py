@@ -11,9 +11,7 @@ nothing else.
 """
 
 import logging
-import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,26 +24,30 @@ import numpy as np
 from lcprobe.data import shards
 from lcprobe.data.config import DataConfig
 from lcprobe.data.corpus import check_corpus, fingerprint, notes
-from lcprobe.data.splits import beginning, digest_text, next_digest, split_documents
-from lcprobe.errors import ConfigError, DataError, LockedError
+from lcprobe.data.preparing.build import UNFINISHED, Build
+from lcprobe.data.preparing.held_out import digest_text
+from lcprobe.data.preparing.leftovers import drop_changed, remove_unfinished
+from lcprobe.data.preparing.progress import PrepareObserver, unobserved
+from lcprobe.data.preparing.writing import STATE
+from lcprobe.errors import ConfigError, DataError, ReadError
 from lcprobe.files import (
     MANIFEST,
-    digest_bytes,
+    digest_file,
     digest_json,
-    digest_source,
     publish_folder,
     read_json,
-    remove_leftovers,
     verify_folder,
 )
-from lcprobe.locks import file_lock
+from lcprobe.locks import OWNER, Claim, ClaimLost, require_kept, waited_claim
 from lcprobe.tasks.names import Split
 from lcprobe.tasks.text.haystack import Materials, TokenStream, require_word_starts
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.words import counted
+
+ALWAYS_VERIFIED = 1 << 25
+"""Bytes of a file that is compared with its digest whenever a corpus is opened: a thirtieth of a second."""
 
 log = logging.getLogger(__name__)
-DIGEST_NAME = re.compile(r"\.[0-9a-f]{16}\.(tmp|owner)")
-"""What a preparation in progress has beside the folder that it makes."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,16 @@ class Prepared:
         return TokenStream("corpus", text, ids, offsets, self.tokenizer)
 
 
-def prepare(config: DataConfig, verify: bool = False, trained_on: str = "") -> Prepared:
-    """Open the prepared corpus of a config, and build it first where it does not exist. verify: compare every file
-    with its digest. trained_on: digest of the text that is wanted; then what is prepared of it is enough, the text
-    itself is not looked for, and another text is not prepared.
+def prepare(
+    config: DataConfig, verify: bool = False, trained_on: str = "", observe: PrepareObserver = unobserved
+) -> Prepared:
+    """Open the prepared corpus of a config, and build it first where it does not exist: what a killed process left of
+    it is gone on from. verify: compare every file with its digest. trained_on: digest of the text that is wanted;
+    then what is prepared of it is enough, the text itself is not looked for, and another text is not prepared.
+    observe: is told how far building is.
 
     Raises ConfigError for a corpus or tokenizer that does not exist or cannot be used, DataError for damaged or too
-    little data.
+    little data, ReadError and ServerError for what a disk or network does not give now: what was prepared stays then.
     """
     tokenizer = load_tokenizer(config.tokenizer, config.bos)
     require_word_starts(tokenizer)
@@ -107,10 +112,11 @@ def prepare(config: DataConfig, verify: bool = False, trained_on: str = "") -> P
     if not (folder / MANIFEST).is_file():
         check_corpus(config.corpus, config.text_field)
         _require_text(config, trained_on, manifest_of(config, trained_on))
-        with _made(folder.parent), file_lock(_lock_of(folder), f"{folder}", wait="prepares it"):
+        own = waited_claim(folder.parent, f".{folder.name}", f"{folder}", wait="prepares it", ending=OWNER)
+        with _made(folder.parent), own as claim:
             if not (folder / MANIFEST).is_file():
-                _build(config, tokenizer, folder)
-    _remove_unfinished(folder.parent)
+                _build(config, tokenizer, folder, observe, claim)
+    remove_unfinished(folder.parent)
     manifest = _read_manifest(folder, verify)
     _require_text(config, trained_on, manifest)
     return Prepared(folder, manifest, tokenizer)
@@ -176,10 +182,6 @@ def _place(config: DataConfig, tokenizer: Tokenizer, trained_on: str) -> Path:
         raise ConfigError(error.key, error.given, f"the text {places} (corpus {trained_on[:16]})") from None
 
 
-def _lock_of(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.owner"
-
-
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """A folder that exists while the block runs, and afterwards if something is in it."""
@@ -204,33 +206,27 @@ def _settings(config: DataConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "max_tokens": config.max_tokens,
         "layout": 1,
     }
+    if config.near_duplicates is not None:
+        settings["near_duplicates"] = config.near_duplicates
+    weights = [source.config.weight for source in config.corpus]
+    if weights[0] is not None:
+        settings |= {"weights": weights, "when_a_source_ends": config.when_a_source_ends}
     if tokenizer.folds:
         settings["haystack"] = "as the tokenizer expresses it"
     return settings
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Delete corpora whose preparation was killed: those that no process holds the lock of."""
-    for name in {
-        path.name.removesuffix(".tmp").removesuffix(".owner")
-        for path in folder.glob(".*")
-        if DIGEST_NAME.fullmatch(path.name)
-    }:
-        # OSError: the data may be somebody else's, and read-only
-        with suppress(LockedError, OSError), file_lock(folder / f"{name}.owner", name):
-            shutil.rmtree(folder / f"{name}.tmp", ignore_errors=True)
-    for inside in (folder, folder / "episodes"):  # not all below: data.folder may be a disk
-        remove_leftovers(inside, below=False)
-
-
 def _read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
-    """The manifest of a prepared corpus. Raises DataError where files do not match it."""
+    """The manifest of a prepared corpus. Raises DataError where files do not match it: those of up to ALWAYS_VERIFIED
+    bytes by their digest, others by their size alone unless `verify`."""
     manifest, damage = verify_folder(folder) if verify else (read_json(folder / MANIFEST), None)
     for name, fact in manifest.get("files", {}).items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
         if damage is None and size != fact["bytes"]:
             damage = f"{name} has {size} bytes instead of {fact['bytes']}"
+        if damage is None and fact["bytes"] <= ALWAYS_VERIFIED and digest_file(path) != fact["sha256"]:
+            damage = f"{name} does not match its digest"
     if damage:
         raise DataError(
             f"{folder}: {damage}; allowed: the files as they were prepared (delete the folder to prepare it again)"
@@ -238,61 +234,39 @@ def _read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
     return manifest
 
 
-def _build(config: DataConfig, tokenizer: Tokenizer, folder: Path) -> None:
+def _build(config: DataConfig, tokenizer: Tokenizer, folder: Path, observe: PrepareObserver, claim: Claim) -> None:
     corpus = " ".join(map(str, config.corpus))
     log.info("preparing %s with a vocabulary of %d", corpus, tokenizer.vocab_size)
     for note in notes(config.corpus):
         log.info("%s", note)
     temporary = folder.parent / f".{folder.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.mkdir(parents=True, exist_ok=True)
+    about = {"corpus": list(map(str, config.corpus)), "settings": _settings(config, tokenizer)}
+    drop_changed(temporary, about)
+    made_from = _made_from(config, tokenizer)
     try:
-        made_from = _made_from(config, tokenizer)
-        facts = _write(config, tokenizer, temporary)
-        publish_folder(temporary, folder, {"made_from": made_from, **facts})
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    without = f" ({facts['empty']} without text skipped)" if facts["empty"] else ""
-    counts = f"{facts['documents']} documents{without}, {facts['train_tokens']} training tokens"
-    log.info("prepared %s in %s", counts, folder)
-
-
-def _write(config: DataConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
-    """Write shards, starts and haystacks into a folder, and return the facts of the manifest."""
-    encoder = shards.Encoder(folder, tokenizer, config.max_tokens)
-    haystacks: dict[str, list[str]] = {"train": [], "probe": []}
-    chars = {"train": 0, "probe": 0}
-    corpus_digest, n_documents, probe_documents = digest_bytes(), 0, 0
-    empty = Counter[str]()
-    for document, held_out in split_documents(config, empty):
-        n_documents += 1
-        probe_documents += held_out
-        corpus_digest = next_digest(corpus_digest, document)
-        split = "probe" if held_out else "train"
-        if chars[split] < config.haystack_chars:
-            haystacks[split].append(beginning(document, config.haystack_chars - chars[split]))
-            chars[split] += len(haystacks[split][-1])
-        if not held_out and encoder.add(document) and encoder.is_full and haystacks["probe"]:
-            break
-    encoder.close()
-    if not haystacks["probe"] or not encoder.starts:
-        corpus = " ".join(map(str, config.corpus))
-        raise DataError(f"{corpus}: {n_documents} documents; allowed: at least 2, to train on and to hold out")
-    np.save(folder / "starts.npy", np.array(encoder.starts, dtype=np.int64))
-    for split, texts in haystacks.items():
-        text = tokenizer.expressed("\n\n".join(texts))
-        ids, offsets = tokenizer.encode_with_offsets(text)
-        (folder / f"{split}.txt").write_bytes(text.encode())
-        np.save(folder / f"{split}.ids.npy", ids)
-        np.save(folder / f"{split}.offsets.npy", offsets)
-    return {
-        "code": digest_source("lcprobe.data", "lcprobe.tasks"),
-        "corpus_digest": corpus_digest,
-        "tokenizer_digest": tokenizer.digest,
-        "vocab_size": tokenizer.vocab_size,
-        "dtype": encoder.dtype,
-        "documents": n_documents,
-        "probe_documents": probe_documents,
-        "empty": empty["rows"],
-        "train_tokens": encoder.n_tokens,
-    }
+        facts = Build(config, tokenizer, temporary, about, observe, claim).run()
+        require_kept(claim)
+        publish_folder(temporary, folder, {"made_from": made_from, **facts}, drop=UNFINISHED)
+    except BaseException as error:
+        if not claim.is_kept():  # what is there is another process's
+            if isinstance(error, OSError):  # as it has moved it
+                raise ClaimLost from None
+            raise
+        local = all(source.create().is_local() for source in config.corpus)
+        # text that cannot be used stays so; what a network, a disk or a signal ended can go on
+        unusable = isinstance(error, DataError) and not isinstance(error, ReadError) and local
+        if unusable or not (temporary / STATE).is_file():
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    left_out = facts["near_duplicates"], facts["near_duplicate_parts"]
+    without = [f"{facts['empty']} without text skipped"] if facts["empty"] else []
+    without += [f"{counted(left_out[0], 'near-duplicate')} of what is held out left out"] if left_out[0] else []
+    without += [f"{counted(left_out[1], 'part')} of long ones left out"] if left_out[1] else []
+    counts = f"{facts['documents']} documents" + (f" ({', '.join(without)})" if without else "")
+    log.info("prepared %s, %s training tokens in %s", counts, facts["train_tokens"], folder)
+    for one in facts["sources"]:
+        if "weight" in one:
+            epochs = "" if one["epochs"] <= 1 else f", read {one['epochs']} times"
+            share = f"{one['share']:.1%} of the training tokens (weight {one['weight']:g})"
+            log.info("%s: %s%s", one["source"], share, epochs)

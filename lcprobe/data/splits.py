@@ -4,13 +4,13 @@ them."""
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 from lcprobe.data.config import DataConfig
-from lcprobe.data.corpus import documents
+from lcprobe.data.corpus import Read, Reader
 from lcprobe.data.documents import Document, digest_document, pieces_of, split_document
+from lcprobe.data.marks import Mark
 from lcprobe.errors import EpisodeError
-from lcprobe.files import digest_bytes
-from lcprobe.seeds import seed_of
 from lcprobe.tasks.names import Split
 from lcprobe.tasks.text.haystack import LEAST_CUTS, require_word_starts
 from lcprobe.tasks.text.tokenizer import Tokenizer
@@ -21,42 +21,61 @@ WORD = re.compile(r"(?<=\S) \S+")
 """A word after a space: a text may be cut before it, if the tokenizer shows it."""
 
 
-def split_documents(config: DataConfig, empty: Counter[str] | None = None) -> Iterator[tuple[Document, bool]]:
-    """Every document and whether it is held out, decided by a hash of its text; empty counts those without text.
+class SplitDocument(NamedTuple):
+    """A document, or the only document's first or second part, and whether it is held out of training.
+
+    source: number of its source. before: from where it is read again. after: from where the next one is read; None
+    for the first part of the only document. documents, held_out_documents, empty, digest: of the corpus up to it and
+    with it."""
+
+    document: Document
+    held_out: bool
+    source: int
+    before: Mark
+    after: Mark | None
+    documents: int
+    held_out_documents: int
+    empty: int
+    digest: str
+
+
+def split_documents(
+    config: DataConfig, mark: Mark | None = None, reader: Reader | None = None
+) -> Iterator[SplitDocument]:
+    """Every document after a mark, and whether it is held out, decided by a hash of its text.
 
     Where the hash holds out none, the last document is held out; of a single document, its end. Raises as
-    `corpus.documents`.
+    `Reader.documents`.
     """
-    before: Document | None = None
-    held, number, empty = 0, 0, Counter() if empty is None else empty
-    for document in documents(config.corpus, config.text_field, lambda: empty.update(["rows"])):
-        if before is not None:
-            out = seed_of("held out", digest_document(before)) < config.held_out * 2**63
-            held += out
-            yield before, out
-        before, number = document, number + 1
-    if before is None:
+    reader = Reader(config) if reader is None else reader
+    latest: Read | None = None
+    for read in reader.documents(mark):
+        if latest is not None:
+            yield _split(latest, latest.held_out, reader)
+        latest = read
+    if latest is None:
         return
-    if number == 1:
-        first, before = split_document(before, 1 - config.held_out)
-        yield first, False
-    yield before, held == 0
+    if latest.after.read > 1:
+        yield _split(latest, latest.before.held_out == 0, reader)
+        return
+    before, after, empty = latest.before, latest.after, reader.empty
+    first, end = split_document(latest.document, 1 - config.held_out)
+    digest = next_digest(before.digest, first)
+    yield SplitDocument(first, False, latest.source, before, None, 1, 0, empty, digest)
+    yield SplitDocument(end, True, latest.source, before, after, 2, 1, empty, next_digest(digest, end))
+
+
+def _split(read: Read, held_out: bool, reader: Reader) -> SplitDocument:
+    n_held_out = read.before.held_out + held_out
+    n, digest = read.after.read, read.after.digest
+    return SplitDocument(
+        read.document, held_out, read.source, read.before, read.after, n, n_held_out, reader.empty, digest
+    )
 
 
 def next_digest(digest: str, document: Document) -> str:
     """The digest of a corpus with one more document. digest: of those before it, `digest_bytes()` of none."""
     return digest_document(document, digest.encode())
-
-
-def digest_text(config: DataConfig, wanted: str) -> str:
-    """The digest of a config's text, as a manifest has it, without preparing it. wanted: where `max_tokens` ends the
-    text early, it is known to be this one as soon as the digest is reached; else the digest is that of the whole."""
-    digest = digest_bytes()
-    for document, _ in split_documents(config):
-        digest = next_digest(digest, document)
-        if config.max_tokens is not None and digest == wanted:
-            break
-    return digest
 
 
 def beginning(document: Document, n: int) -> str:
@@ -78,8 +97,9 @@ def check_words(config: DataConfig, tokenizer: Tokenizer, splits: Collection[Spl
     if not all(source.create().is_local() for source in config.corpus):
         return
     chars, cuts = dict.fromkeys(splits, 0), dict.fromkeys(splits, 0)
-    for document, held_out in split_documents(config):
-        split: Split = "probe" if held_out else "train"
+    for one in split_documents(config):
+        document = one.document
+        split: Split = "probe" if one.held_out else "train"
         if split in chars and cuts[split] < LEAST_CUTS and chars[split] < config.haystack_chars:
             text = beginning(document, config.haystack_chars - chars[split])
             chars[split] += len(text)

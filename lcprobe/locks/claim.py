@@ -1,8 +1,8 @@
 """Claims: which of several processes, on one machine or on many over a shared folder, does a piece of work.
 
-A claim is a lock file with a heartbeat, its time of modification. Where its process cannot be seen, it is free when
-the heartbeat has stood still for SILENT_SECONDS of the watcher's own clock, so that no two clocks are compared. A
-process that was away for so long (stopped, or cut off from the folder) and comes back has lost its claim: it asks
+A claim is a lock file with a heartbeat, its time of modification. It is free when its process is seen to be gone, and
+when the heartbeat has stood still for SILENT_SECONDS of the watcher's own clock, so that no two clocks are compared.
+A process that was away for so long (stopped, or cut off from the folder) and comes back has lost its claim: it asks
 `is_kept` before it writes.
 """
 
@@ -15,12 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from lcprobe.locks.lock import Held, gone_from, holder_of, take, when_free
+from lcprobe.errors import LockedError
+from lcprobe.locks.lock import OWNER, Held, gone_from, holder_of, take, unseen, when_free
 from lcprobe.locks.process import Process, this_process
 
 BEAT_SECONDS, SILENT_SECONDS = 15.0, 180.0
-"""How often a claim is touched, and after how long without it is free where its process cannot be seen."""
+"""How often a claim is touched, and after how long without it is free, wherever its process is."""
 CLAIM = ".claim"
+FOLDER_TRIES = 20
+"""How often the folder of a claim is made again where it is deleted between two steps."""
 
 
 class Claim(Protocol):
@@ -35,11 +38,11 @@ class Claim(Protocol):
         ...
 
 
-class ClaimLost(Exception):
+class ClaimLost(LockedError):
     """A piece of work was taken over by another process, for which this one was silent for too long."""
 
     def __init__(self) -> None:
-        super().__init__("taken over by another process, as this one was away for too long")
+        super().__init__("taken over by another process, as this one was away for too long; it writes nothing more")
 
 
 def require_kept(claim: Claim) -> None:
@@ -69,51 +72,58 @@ class _Seen:
 
 
 class Claims:
-    """The claims of a folder, as this process takes and sees them."""
+    """The claims of a folder, as this process takes and sees them. ending: of their files."""
 
-    def __init__(self, folder: Path, beat: float = BEAT_SECONDS, silent: float = SILENT_SECONDS):
-        self.folder, self._beat, self._silent = folder, float(beat), silent
+    def __init__(self, folder: Path, beat: float = BEAT_SECONDS, silent: float = SILENT_SECONDS, ending: str = CLAIM):
+        self.folder, self._beat, self._silent, self._ending = folder, float(beat), silent, ending
         self._seen: dict[str, _Seen] = {}
 
     def take(self, name: str) -> Claim | Process:
         """Claim a piece of work; the process that has it where another one does (or this one, elsewhere)."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        taken = take(self._path(name), replace(this_process(), beats=self._beat), self._is_gone)
-        return taken if isinstance(taken, Process) else _Beating(taken, self._beat)
+        own = replace(this_process(), beats=self._beat)
+        for left in reversed(range(FOLDER_TRIES)):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                taken = take(self._path(name), own, self._is_gone)
+                return taken if isinstance(taken, Process) else _Beating(taken, self._beat)
+            except FileNotFoundError:  # who made the folder has ended, and deleted it as nothing was in it
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
 
     def live(self) -> dict[str, Process]:
         """The processes that have a piece of work, by its name; this one is among them."""
         found = {}
-        for path in sorted(self.folder.glob(f"*{CLAIM}")):
+        for path in sorted(self.folder.glob(f"*{self._ending}")):
             holder = holder_of(path)
             if holder is not None and not self._is_gone(holder, path):
-                found[path.name.removesuffix(CLAIM)] = holder
+                found[path.name.removesuffix(self._ending)] = holder
         return found
 
     def remove_dead(self) -> None:
         """Delete the claims of processes that are gone."""
-        for path in self.folder.glob(f"*{CLAIM}"):
+        for path in self.folder.glob(f"*{self._ending}"):
             taken = take(path, this_process(), self._is_gone)
             if isinstance(taken, Held):
                 taken.release()
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{name}{CLAIM}"
+        return self.folder / f"{name}{self._ending}"
 
     def _is_gone(self, holder: Process, path: Path) -> bool | None:
         gone = gone_from(holder, path)
-        if gone is not None or not holder.beats:
+        if gone or not holder.beats:
             return gone
         try:
             with open(path, "rb") as file:  # over NFS, opening a file asks the server what it is now
                 touched = os.fstat(file.fileno()).st_mtime_ns
         except OSError:
-            return None
+            return gone
         now, seen = time.monotonic(), self._seen.get(path.name)
         if seen is None or (seen.holder, seen.touched) != (holder, touched):
             self._seen[path.name] = _Seen(holder, touched, now)
-            return None
-        return True if now - seen.at > self._silent else None
+            return gone
+        return True if now - seen.at > self._silent else gone
 
 
 class _Beating:
@@ -138,12 +148,37 @@ class _Beating:
                 os.utime(self._held.handle)  # of the open file: never that of another process, under the same name
 
 
+def folder_claims(folder: Path) -> Claims:
+    """The lock of a folder as a claim, of no name: what `folder_lock` holds."""
+    return Claims(folder, ending=OWNER)
+
+
 @contextmanager
-def waited_claim(folder: Path, name: str, what: str, wait: str) -> Iterator[None]:
-    """Hold a claim while the block runs, and wait for it first, as `file_lock` does."""
-    claims = Claims(folder)
-    claim = when_free(lambda: claims.take(name), folder / f"{name}{CLAIM}", what, wait)
+def folder_lock(folder: Path) -> Iterator[Claim]:
+    """Lock a folder while the block runs; the claim, which may be lost in it.
+
+    Raises LockedError where another process holds the lock or may hold it.
+    """
+    taken = folder_claims(folder).take("")
+    if isinstance(taken, Process):
+        where = unseen(taken, folder / OWNER, waits=False)
+        raise LockedError(f"{folder}: locked by {taken}{where}; allowed: one process per folder")
     try:
-        yield
+        yield taken
+    finally:
+        taken.release()
+
+
+@contextmanager
+def waited_claim(folder: Path, name: str, what: str, wait: str, ending: str = CLAIM) -> Iterator[Claim]:
+    """Hold a claim while the block runs, which may be lost in it. While another process has it, it is waited for,
+    with a line now and then.
+
+    what: what is claimed, for that line; wait: what the other one does; ending: of the claim's file.
+    """
+    claims = Claims(folder, ending=ending)
+    claim = when_free(lambda: claims.take(name), folder / f"{name}{ending}", what, wait)
+    try:
+        yield claim
     finally:
         claim.release()

@@ -5,6 +5,7 @@ cannot be seen: its lock is explained, and stays.
 """
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -19,35 +20,24 @@ from lcprobe.errors import LockedError
 from lcprobe.locks.process import Process, boot_id, is_gone, process_tag, this_process
 
 OWNER = ".owner"
+REMOVAL = ".removal"
 POLL_SECONDS, LINE_SECONDS = 0.5, 60.0
 """How often a waiting process looks, and says that it waits."""
 log = logging.getLogger(__name__)
 Taken = TypeVar("Taken")
+Gone = Callable[[Process, Path], bool | None]
+"""Whether the holder of a lock file is gone; None where this cannot be seen."""
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Lock a folder while the block runs. Raises LockedError where another process holds the lock or may hold it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder / OWNER, f"{folder}"):
-        yield
+def file_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file for the moment that the block takes; it is deleted afterwards. Longer work is for a claim.
 
-
-@contextmanager
-def file_lock(path: Path, what: str, wait: str | None = None) -> Iterator[None]:
-    """Hold a lock file while the block runs; it is deleted afterwards.
-
-    what: what is locked, for messages. wait: what another holder does; then the lock is waited for, with a line now
-    and then. Raises LockedError without `wait` where another process holds it or may hold it.
+    what: what is locked, for the message. Raises LockedError where another process holds it or may hold it.
     """
-
-    def taken() -> Held | Process:
-        holder = take(path, this_process())
-        if wait is None and isinstance(holder, Process):
-            raise LockedError(f"{what}: locked by {holder}{_unseen(holder, path)}; allowed: one process per folder")
-        return holder
-
-    held = when_free(taken, path, what, wait or "")
+    held = take(path, this_process())
+    if isinstance(held, Process):
+        raise LockedError(f"{what}: locked by {held}{unseen(held, path)}; allowed: one process per folder")
     try:
         yield
     finally:
@@ -59,16 +49,18 @@ def when_free(take: Callable[[], Taken | Process], path: Path, what: str, wait: 
     said = -LINE_SECONDS
     while isinstance(taken := take(), Process):
         if time.monotonic() - said >= LINE_SECONDS:
-            log.info("%s: waiting for %s, which %s%s", what, taken, wait, _unseen(taken, path))
+            log.info("%s: waiting for %s, which %s%s", what, taken, wait, unseen(taken, path))
             said = time.monotonic()
         time.sleep(POLL_SECONDS)
     return taken
 
 
-def _unseen(holder: Process, path: Path) -> str:
-    """What somebody has to do about a lock whose process cannot be seen, and that has no heartbeat."""
-    seen = holder.beats > 0 or gone_from(holder, path) is not None
-    return "" if seen else f", which cannot be seen from here: delete {path} if it is gone"
+def unseen(holder: Process, path: Path, waits: bool = True) -> str:
+    """What somebody has to do about a lock whose process cannot be seen, and that has no heartbeat or is not waited
+    for."""
+    if gone_from(holder, path) is not None:
+        return ""
+    return "" if waits and holder.beats > 0 else f", which cannot be seen from here: delete {path} if it is gone"
 
 
 @dataclass(frozen=True)
@@ -87,34 +79,63 @@ class Held:
     def release(self) -> None:
         """Delete the file, where it is still this process's."""
         with _guard(self.path.parent):
-            if self.is_kept():
-                self.path.unlink(missing_ok=True)
+            _remove(self.path, self.own, self.own, gone_from)
         os.close(self.handle)
 
 
-def take(path: Path, own: Process, gone: Callable[[Process, Path], bool | None] | None = None) -> Held | Process:
+def take(path: Path, own: Process, gone: Gone | None = None) -> Held | Process:
     """Take a lock that nobody holds; the holder where somebody does. gone: as `gone_from`, which is the default."""
-    temporary = path.with_name(f".{path.name}.{process_tag()}.tmp")
     with _guard(path.parent):
         holder = holder_of(path)
-        if holder is not None and not (gone or gone_from)(holder, path):
-            return holder
-        handle = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
-        own = replace(own, flocked=_flock(handle))
-        try:
-            os.write(handle, json.dumps(asdict(own)).encode())
-            if holder is not None:
-                path.unlink(missing_ok=True)
-            try:
-                os.link(temporary, path)  # fails where another machine was quicker, as a rename would not
-            except FileExistsError:
-                os.close(handle)
+        if holder is not None:
+            if not (gone or gone_from)(holder, path):
+                return holder
+            if not _remove(path, holder, own, gone or gone_from):
                 return holder_of(path) or Process("another machine", -1)
-            except OSError:  # a file system without links
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        return _link(path, own)
+
+
+def _link(path: Path, own: Process) -> Held | Process:
+    """Write a lock file where there is none; the holder where another process was quicker."""
+    temporary = path.with_name(f".{path.name}.{process_tag()}.tmp")
+    handle = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
+    own = replace(own, flocked=_flock(handle))
+    try:
+        os.write(handle, json.dumps(asdict(own)).encode())
+        try:
+            os.link(temporary, path)  # fails where another machine was quicker, as a rename would not
+        except FileExistsError:
+            os.close(handle)
+            return holder_of(path) or Process("another machine", -1)
+        except OSError:  # a file system without links
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return Held(path, own, handle)
+
+
+def _remove(path: Path, holder: Process, own: Process, gone: Gone) -> bool:
+    """Delete the lock file of a holder; returns whether this process did.
+
+    Machines that see one dead holder at once must not delete the lock that the quickest of them took since. Who
+    deletes a holder's file therefore has the lock of its removal, which is named after that holder, and looks again.
+    """
+    named = hashlib.sha256(json.dumps(asdict(holder)).encode()).hexdigest()[:16]
+    removal = path.with_name(f".{path.name}.{named}{REMOVAL}")
+    found = holder_of(removal)
+    if found is not None and (not gone(found, removal) or not _remove(removal, found, own, gone)):
+        return False
+    held = _link(removal, own)
+    if isinstance(held, Process):
+        return False
+    try:
+        if holder_of(path) != holder:
+            return False
+        path.unlink(missing_ok=True)
+        return True
+    finally:
+        removal.unlink(missing_ok=True)
+        os.close(held.handle)
 
 
 def gone_from(holder: Process, path: Path) -> bool | None:
@@ -157,7 +178,7 @@ def _guard(folder: Path) -> Iterator[None]:
     """One process of this machine at a time decides who has the lock."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # file systems without flock: two processes that find a dead one's lock may collide
+        with suppress(OSError):  # file systems without flock
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

@@ -7,6 +7,7 @@ here can see.
 
 import os
 import re
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -86,6 +87,24 @@ def boot_id() -> str:
     return ""
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that run; none where the system does not say."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
+
+
+def end_tree(pid: int) -> None:
+    """SIGKILL to a process and all that it has started, also those in sessions of their own, as torchrun's."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)  # so that it starts no more, nor sees that they end
+        for child in children_of(pid):
+            end_tree(child)
+        os.kill(pid, signal.SIGKILL)
+
+
 def _namespace() -> str:
     with suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
@@ -100,6 +119,10 @@ def started_at(pid: int) -> int:
 
 
 def _runs(pid: int) -> bool:
+    """A process that was killed, and whose parent has not looked yet, does not."""
+    with suppress(OSError, IndexError):
+        if Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X"):
+            return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -10,9 +10,11 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lcprobe.errors import inside
 from lcprobe.models.config import ModelConfig
+from lcprobe.models.context_parallel.passing import after_part, before_part, received, sent
 from lcprobe.models.mixers.contract import Mixer
 from lcprobe.models.mlps.contract import MLP
 from lcprobe.models.norms.contract import Norm
@@ -23,6 +25,10 @@ from lcprobe.models.token_context import TokenContext
 
 BlockState = tuple[tuple[State, ...], State | None]
 """The states of a block's mixers and of its MLP; None: the MLP has none."""
+
+
+Outputs = tuple[Tensor, Tensor, BlockState | None, Mapping[Hashable, Tensor]]
+"""What a block returns: its update, the stream before it, the next state, and the carries."""
 
 
 class Block(nn.Module):
@@ -57,7 +63,7 @@ class Block(nn.Module):
         state: BlockState | None,
         compute: torch.dtype,
         carries: Mapping[Hashable, Tensor],
-    ) -> tuple[Tensor, Tensor, BlockState | None, Mapping[Hashable, Tensor]]:
+    ) -> Outputs:
         """update: (batch, seqlen, d_model), the previous block's output, which this block's norm adds to the residual
         stream.
 
@@ -78,7 +84,7 @@ class Block(nn.Module):
             update = self.output_norm(update)
         if self.mlp is not None and self.norm2 is not None:
             normed, residual = self.norm2.added(update, residual)
-            update, mlp_state = self.mlp(normed.to(compute), where, mlp_state)
+            update, mlp_state = _of_mlp(self.mlp, normed.to(compute), where, mlp_state)
             if self.output_norm2 is not None:
                 update = self.output_norm2(update)
         return update, residual, None if state is None else (tuple(states), mlp_state), carries
@@ -89,6 +95,25 @@ class Block(nn.Module):
         return states, None if self.mlp is None else self.mlp.new_state(batch)
 
 
+def recomputed(
+    block: nn.Module,
+    update: Tensor,
+    residual: Tensor | None,
+    where: TokenContext,
+    state: BlockState | None,
+    compute: torch.dtype,
+    carries: Mapping[Hashable, Tensor],
+) -> tuple[Outputs, TokenContext]:
+    """As `block` of the same arguments, and the context for the next one; the backward pass computes it again instead
+    of keeping its activations."""
+
+    def run(update: Tensor, residual: Tensor | None) -> tuple[Outputs, TokenContext]:
+        own = where.fork()
+        return block(update, residual, own, state, compute, carries), own
+
+    return checkpoint(run, update, residual, use_reentrant=False)  # type: ignore[return-value]
+
+
 def _mixer(layer: LayerParts, d_model: int) -> Mixer:
     with inside(f"model.mixers.{layer.entry}"):
         return layer.mixer(layer.config, d_model)
@@ -97,7 +122,42 @@ def _mixer(layer: LayerParts, d_model: int) -> Mixer:
 def _mixed(
     mixer: Mixer, x: Tensor, where: TokenContext, state: State | None, carries: Mapping[Hashable, Tensor]
 ) -> tuple[Tensor, State | None, Mapping[Hashable, Tensor]]:
-    """A mixer's output, its next state, and the carries."""
+    """A mixer's output, its next state, and the carries. Over ranks without passes, the state is that before the
+    first token, which attention never has, and there is no next one."""
+    if where.ranks is None or (where.whole is not None and mixer.divides_passes):
+        return _called(mixer, x, where, state, carries)
+    if where.whole is not None:
+        assert state is not None, "passes have a state"
+        update, after, carries = _called(mixer, x, where, before_part(where.ranks, state), carries)
+        after_part(where.ranks, after, state)
+        return update, after, carries
+    if mixer.exchanges and (state is None or mixer.divides_passes):
+        return _called(mixer, x, where, None, carries)
+    first = mixer.new_state(len(x)) if state is None else state
+    x, before = received(where, mixer, x, first)
+    update, after, carries = _called(mixer, x, where, before, carries)
+    return sent(where, mixer, update, after, first), None, carries
+
+
+def _of_mlp(mlp: MLP, x: Tensor, where: TokenContext, state: State | None) -> tuple[Tensor, State | None]:
+    """An MLP's output and its next state."""
+    if where.ranks is None or (where.whole is not None and state is None):
+        return mlp(x, where, state)
+    if where.whole is not None and state is not None:
+        update, after = mlp(x, where, before_part(where.ranks, state))
+        after_part(where.ranks, after, state)
+        return update, after
+    first = mlp.new_state(len(x)) if state is None else state
+    if first is None:
+        return mlp(x, where, None)
+    x, before = received(where, mlp, x, first)
+    update, after = mlp(x, where, before)
+    return sent(where, mlp, update, after, first), None
+
+
+def _called(
+    mixer: Mixer, x: Tensor, where: TokenContext, state: State | None, carries: Mapping[Hashable, Tensor]
+) -> tuple[Tensor, State | None, Mapping[Hashable, Tensor]]:
     name = mixer.carry_name
     if name is None:
         return *mixer(x, where, state), carries

@@ -168,7 +168,9 @@ class MatchConfig:
 class KernelsConfig:
     """Choice of the kernels' implementation."""
 
-    backend: Literal["auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla", "flex"] = "auto"
+    backend: Literal[
+        "auto", "triton", "torch", "mamba_ssm", "causal_conv1d", "flash_attn", "flash_attn_4", "fla", "flex"
+    ] = "auto"
     """auto picks by device; a named backend is used by the ops that have it, and refused where it cannot run."""
     float32: Literal["tf32x3", "tf32"] = "tf32x3"
     """How Triton kernels multiply float32: by three TF32 products, which keep nearly all bits, or one of ten bits."""

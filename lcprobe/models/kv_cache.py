@@ -6,13 +6,15 @@ to which several questions are put) is copied first.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from lcprobe.models.state import State
+from lcprobe.models.ranks.context import ContextRanks
+from lcprobe.models.state import State, tensors_of
+from lcprobe.models.token_context import TokenContext
 
 ROOM = 8
 """A new buffer has room for this many tokens, and for one more per this many cached ones."""
@@ -84,3 +86,75 @@ class KVCache(State):
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         k, v = (change(t.transpose(1, 2)).transpose(1, 2) for t in (self.k, self.v))  # heads first, as they lie
         return type(self)(k, v)
+
+
+@dataclass(frozen=True)
+class Divided(State):
+    """ranks: those that have parts of a cache; last: (batch, 1, width), an encoding's terms of the last token, which
+    running sums continue, None before the first token or where there are none."""
+
+    ranks: ContextRanks
+    last: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class AttentionState(State):
+    """cache: keys and values of the n cached tokens, keys rotated unless the encoding caches raw keys; alive: (batch,
+    n) bool, False for tokens of finished documents (None: all True); terms: the encoding's token terms, (batch, n,
+    width) of all cached tokens or (batch, 1, width) of the last; conv: (batch, d_conv - 1, width), last inputs of the
+    convolution; convolved: its last outputs, of that shape, kept where a state has them (None: not); divided: where
+    the cache is one rank's part of it."""
+
+    cache: KVCache
+    alive: Tensor | None
+    terms: Tensor | None
+    conv: Tensor | None
+    convolved: Tensor | None = None
+    divided: Divided | None = None
+
+    def parts(self) -> list[Tensor]:
+        """See State: a rank's keys, values and terms of them."""
+        return [] if self.divided is None else tensors_of((self.cache, self.terms))
+
+    def tensors(self) -> list[Tensor]:
+        """See State; without the last token's terms where they are cached beside."""
+        if self.divided is None or self.terms is None:
+            return super().tensors()
+        return replace(self, divided=None).tensors()
+
+    def map_passed(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """See State: all have the keys, values and terms of a whole pass, or their share of them."""
+        return self if self.conv is None else replace(self, conv=change(self.conv))
+
+
+def state_after(
+    cache: KVCache,
+    terms: Tensor | None,
+    conv: Tensor | None,
+    where: TokenContext,
+    state: AttentionState,
+    window: int | None,
+    sinks: int,
+    all_terms: bool,
+) -> AttentionState:
+    """The state after tokens that `cache` has behind those of `state`. terms: of all cached tokens where `all_terms`,
+    of the new ones otherwise; window, sinks: the layer's visible range."""
+    (batch, n_keys), device = cache.k.shape[:2], cache.k.device
+    alive, documents, n_past = state.alive, where.documents, state.cache.k.shape[1]
+    if documents is not None or alive is not None:
+        if alive is None:
+            alive = torch.ones(batch, n_past, dtype=torch.bool, device=device)
+        if documents is None:
+            fresh = torch.ones(batch, n_keys - n_past, dtype=torch.bool, device=device)
+        else:
+            alive = alive & (documents[:, -1:] == 0)
+            fresh = documents == documents[:, -1:]
+        alive = torch.cat([alive, fresh], dim=1)
+    if terms is not None and not all_terms:
+        terms = terms[:, -1:]
+    if window is not None and not sinks and n_keys > window - 1:
+        cache = cache.last(window - 1)
+        alive = None if alive is None else alive[:, n_keys - (window - 1) :]
+        if terms is not None and all_terms:
+            terms = terms[:, -window:]  # one more than keys: sums continue from the last, even with no key kept
+    return AttentionState(cache, alive, terms, conv)

@@ -6,7 +6,7 @@ pre-norm RMSNorm, float32 residual stream, a separate norm before each MLP, tied
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,11 +15,11 @@ import torch
 from lcprobe_kernels.linear_cross_entropy import linear_cross_entropy
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from lcprobe.errors import ConfigError, inside, require
-from lcprobe.models.block import Block, BlockState
+from lcprobe.models.block import Block, BlockState, recomputed
 from lcprobe.models.config import ModelConfig
+from lcprobe.models.context_parallel.passing import settled
 from lcprobe.models.mixers.contract import Mixer
 from lcprobe.models.norms.contract import Norm
 from lcprobe.models.parameters import Parametrised, owners
@@ -27,7 +27,8 @@ from lcprobe.models.parts import padded_vocab, parts_of, resolved_sizes
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding, inside_layer
 from lcprobe.models.positional.positions import DrawnPositions
 from lcprobe.models.positional.schedule import EncodingPattern
-from lcprobe.models.state import State
+from lcprobe.models.ranks.context import ContextRanks
+from lcprobe.models.state import State, StateSums, sums_of
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
@@ -115,18 +116,39 @@ class LanguageModel(Parametrised):
         tokens: Tensor,
         *,
         starts: Tensor | None = None,
+        starts_on_host: Tensor | None = None,
         state: LanguageModelState | None = None,
         length: int | None = None,
+        ranks: ContextRanks | None = None,
     ) -> tuple[Tensor, LanguageModelState | None]:
         """Hidden states after the final norm, (batch, seqlen, d_model), and the next state if one was passed in.
 
-        tokens: (batch, seqlen) int64. starts: (batch, seqlen) bool, True where a packed document starts. length:
-        length of the whole sequence, for encodings that depend on it; a state carries it. Where the config asks for
-        drawn positions, they are drawn; at evaluation they are a function of the declared length, which defaults to
-        that of `tokens` without a state. Raises ConfigError for a sequence longer than the model's table of
-        positions, and where a length is needed but not declared.
+        tokens: (batch, seqlen) int64. starts: (batch, seqlen) bool, True where a packed document starts;
+        starts_on_host: the same on the CPU, without which kernels may wait for a GPU. length: length of the whole
+        sequence, for encodings that depend on it; a state carries it. Where the config asks for drawn positions, they
+        are drawn; at evaluation they are a function of the declared length, which defaults to that of `tokens`
+        without a state. ranks: those that each sequence is divided over, of which this process returns its own chunk
+        of (batch, seqlen / size, d_model); tokens and starts are whole, a state is that before the first token, and
+        there is no next one. Raises ConfigError for a sequence longer than the model's table of positions, where a
+        length is needed but not declared, and for one that the ranks do not divide.
         """
-        return self._forward(tokens, starts, state, length, None)
+        return self._forward(tokens, starts, state, length, None, ranks, starts_on_host=starts_on_host)
+
+    def hidden_of_part(
+        self, tokens: Tensor, *, starts: Tensor | None = None, starts_on_host: Tensor | None = None,
+        state: LanguageModelState, ranks: ContextRanks,
+    ) -> tuple[Tensor, LanguageModelState]:  # fmt: skip
+        """`hidden` of a pass of at least one token a rank, divided over ranks: of this rank's part, as
+        `ContextRanks.shares` has it, and the state after the whole pass, from which any rank goes on. Every rank
+        computes its part alone and gets of the others what layers need: states are passed on, keys and values that
+        are divided stay where they are.
+
+        tokens: (batch, seqlen) int64, the same in all ranks; starts, starts_on_host: of all tokens; state: from
+        `new_state`, with the layers of `Mixer.divided_state` for what they are to divide. Not for gradients.
+        """
+        hidden, after = self._forward(tokens, starts, state, None, None, ranks, True, starts_on_host)
+        assert after is not None
+        return hidden, after
 
     def hidden_states(
         self,
@@ -153,26 +175,35 @@ class LanguageModel(Parametrised):
         state: LanguageModelState | None,
         length: int | None,
         stream: list[Tensor] | None,
+        ranks: ContextRanks | None = None,
+        passes: bool = False,
+        starts_on_host: Tensor | None = None,
     ) -> tuple[Tensor, LanguageModelState | None]:
-        """See `hidden`. stream: a list that collects the residual stream at every depth; None: it is not kept."""
+        """See `hidden`. stream: a list that collects the residual stream at every depth; None: it is not kept.
+        passes: whether ranks divide the tokens as `hidden_of_part` does."""
         seqlen, first = tokens.shape[1], 0 if state is None else state.position
         length, doc_start = (length, None) if state is None else (state.length, state.doc_start)
         for end, n in ((self._table_end, first + seqlen), (self.max_length, length or first + seqlen)):
             if end is not None and n > end:
                 raise ConfigError("length", n, f"<= {end}, where the model's positions end")
         drawn = self._drawn(first, seqlen, seqlen if state is None and length is None else length)
-        if drawn is None:
-            where = TokenContext(
-                torch.arange(first, first + seqlen, device=tokens.device), starts, length, doc_start=doc_start
-            )
-        else:
-            earlier, these = drawn.to(tokens.device).split([first, seqlen])
-            where = TokenContext(these, starts, length, consecutive=False, doc_start=doc_start, earlier=earlier)
+        end = position = first + seqlen
+        if ranks is not None and not passes:
+            first, end = ranks.span(seqlen)
+            doc_start, tokens = ranks.document_before(starts, first), tokens[:, first:end]
+            starts = None if starts is None else starts[:, first:end]
+        where = TokenContext.of_row(first, end, drawn, starts, length, doc_start, tokens.device)
+        where = replace(where, ranks=None if passes else ranks).known_on_host(starts_on_host, end)
+        if ranks is not None and passes:
+            lo, hi = ranks.shares(seqlen)[ranks.rank]
+            where, tokens = where.part(lo, hi, ranks), tokens[:, lo:hi]
         x = self.embedding(tokens)
         x = x if self.embedding_factor == 1 else x * self.embedding_factor
         x = x if self.embedding_norm is None else self.embedding_norm(x)
         x = x if self.positional is None else self.positional.on_embedding(x, where)
-        compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        compute, device = x.dtype, x.device.type
+        if device != "meta" and torch.is_autocast_enabled(device):
+            compute = torch.get_autocast_dtype(device)
         if self.config.residual_in_fp32:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
         states: list[BlockState] = []
@@ -184,7 +215,7 @@ class LanguageModel(Parametrised):
             before = None if state is None else (by_block[i], state.mlps[i])
             if self.recompute and torch.is_grad_enabled():
                 args = (x, residual, where, before, compute, carries)
-                x, residual, after, carries = checkpoint(block, *args, use_reentrant=False)
+                (x, residual, after, carries), where = recomputed(block, *args)
             else:
                 x, residual, after, carries = block(x, residual, where, before, compute, carries)
             if after is not None:
@@ -192,11 +223,15 @@ class LanguageModel(Parametrised):
             if stream is not None:
                 stream.append(residual + x)
         x = self.norm.added(x, residual)[0].to(compute)
-        if state is None:
+        if state is None or (ranks is not None and not passes):
             return x, None
-        doc_starts = where.doc_starts
+        layers, mlps = _flat(states)
+        if ranks is not None:
+            found = settled(ranks, [*layers, *mlps])
+            layers, mlps = tuple(s for s in found[: len(layers)] if s is not None), tuple(found[len(layers) :])
+        doc_starts = (where.whole or where).doc_starts
         last_start = None if doc_starts is None else doc_starts[:, -1]
-        return x, LanguageModelState(*_flat(states), first + seqlen, length, last_start)
+        return x, LanguageModelState(layers, mlps, position, length, last_start)
 
     def _drawn(self, first: int, seqlen: int, length: int | None) -> Tensor | None:
         """Drawn positions of all tokens so far, (first + seqlen,); None: positions are counted. length: of the whole
@@ -223,22 +258,36 @@ class LanguageModel(Parametrised):
         weights: Tensor,
         *,
         starts: Tensor | None = None,
+        starts_on_host: Tensor | None = None,
         state: LanguageModelState | None = None,
+        predicted: Tensor | None = None,
         total_weight: Tensor | None = None,
+        ranks: ContextRanks | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] is the weight of predicting token t.
-        starts: see `hidden`. state: the initial state, where it is not empty. total_weight: (scalar) what the
-        weighted sum is divided by, of a batch of which these are some rows; None: their own weights.
+        starts, starts_on_host: see `hidden`. state: the initial state, where it is not empty. predicted: (n,) the
+        predictions with non-zero weight, see below, from who knows them; None: they are counted, which waits for a
+        GPU. total_weight: (scalar) what the weighted sum is divided by, of a batch of which these are some rows;
+        None: their own weights. ranks: see `hidden`; each rank predicts what follows the tokens of its chunk
+        (`predicted` too), and its loss is its share of the whole.
 
         Returns the weighted mean (scalar), the losses (n,) of the n predictions with non-zero weight, detached, and
         their indices (n,) in the flattened (batch, seqlen - 1) predictions. Logits are computed for these predictions
         only. The first token of a row is never predicted.
         """
-        x, _ = self.hidden(tokens, starts=starts, state=state)
+        x, _ = self.hidden(tokens, starts=starts, starts_on_host=starts_on_host, state=state, ranks=ranks)
+        seqlen, chunk, first = tokens.shape[1], x.shape[1], 0
         all_weights = weights[:, 1:].reshape(-1)
-        index = all_weights.nonzero()[:, 0]
-        x = x[:, :-1].reshape(-1, x.shape[-1]).index_select(0, index)
-        w, targets = all_weights[index], tokens[:, 1:].reshape(-1)[index]
+        index = all_weights.nonzero()[:, 0] if predicted is None else predicted
+        if ranks is not None:
+            first, end = ranks.span(seqlen)
+            if predicted is None:
+                at = index % (seqlen - 1)
+                index = index[(at >= first) & (at < end)]
+            total_weight = all_weights.sum() if total_weight is None else total_weight
+        row, at = index // (seqlen - 1), index % (seqlen - 1)
+        x = x.reshape(-1, x.shape[-1]).index_select(0, row * chunk + at - first)
+        w, targets = all_weights.index_select(0, index), tokens[:, 1:].reshape(-1).index_select(0, index)
         total, rows = linear_cross_entropy(x, self.head_weight, targets, w, soft_cap=self.config.logit_soft_cap)
         return (
             total / (w.sum() if total_weight is None else total_weight.to(total.dtype)).clamp_min(1e-9),
@@ -259,6 +308,10 @@ class LanguageModel(Parametrised):
     def prompt_ended(self, state: LanguageModelState) -> LanguageModelState:
         """The state from which an answer is decoded, given that after its prompt: the same one."""
         return state
+
+    def state_sums(self, state: LanguageModelState, rows: int) -> StateSums:
+        """How large the numbers of a state of so many rows are, row by row."""
+        return sums_of(state.tensors(), rows)
 
     @property
     def max_length(self) -> int | None:
@@ -286,6 +339,12 @@ class LanguageModel(Parametrised):
         """The mixers of the blocks, in order."""
         return [mixer for block in self._blocks() for mixer in block.mixers()]
 
+    def check_context_parallel(self, key: str, ranks: int) -> None:
+        """Raises ConfigError for a mixer whose sequences cannot be divided over ranks. key: the setting of them."""
+        for mixer in self.mixers():
+            if not mixer.divides_context:
+                raise ConfigError(key, ranks, f"1 with {type(mixer).__name__}, whose state has no shape at the start")
+
     def _by_block(self, layers: tuple[State, ...]) -> list[tuple[State, ...]]:
         """The states of the mixers, by block."""
         left = iter(layers)
@@ -311,18 +370,24 @@ class LanguageModel(Parametrised):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "LanguageModel":
-        """Set every parameter as a function of (seed, its name): independent of construction order, sharding and
-        device."""
-        residual_scale = 1 / math.sqrt(len(self.blocks))
+        """Set every parameter to its initial value."""
         parameters = dict(self.named_parameters())
+        for name, value in self.initial_values(seed, {name: p.shape for name, p in parameters.items()}):
+            parameters[name].copy_(value)
+        return self
+
+    @torch.no_grad()
+    def initial_values(self, seed: int, shapes: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, Tensor]]:
+        """(name, initial value in float64) of every parameter, a function of (seed, name): independent of
+        construction order, sharding and device. shapes: of whole parameters, of which this process may have parts."""
+        residual_scale = 1 / math.sqrt(len(self.blocks))
         for name, owner, own_name in owners(self):
             generator = torch.Generator().manual_seed(seed_of("init", seed, name))
-            value = torch.empty(parameters[name].shape, dtype=torch.float64)
+            value = torch.empty(tuple(shapes[name]), dtype=torch.float64)
             owner.init_parameter(own_name, value, generator)
             if own_name in owner.residual_outputs:
                 value.mul_(residual_scale)
-            parameters[name].copy_(value)
-        return self
+            yield name, value
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """See Parametrised: the embedding is normal with standard deviation `initializer_range`."""

@@ -7,15 +7,17 @@ many layers.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from lcprobe.errors import MAX_SHOWN, ConfigError, listed, nearest_name, shorten, shown
+from lcprobe.files import digest_bytes
 from lcprobe.models.mlps import MLPS
 
 TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)?|[0-9]+|[\[\],+()])")
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(:[A-Za-z_][A-Za-z0-9_]*)?")
+MAX_LAYOUT_NAME = 60
 MAX_LAYERS = 10_000
 """Blocks of a model, mixers of a layout, and elements of a pattern, at most."""
 
@@ -26,6 +28,9 @@ class Layer(NamedTuple):
 
     mixers: tuple[str, ...]
     mlp: str | None
+
+    def __str__(self) -> str:
+        return "+".join([*self.mixers, *([] if self.mlp is None else [self.mlp])])
 
 
 class PatternItem(NamedTuple):
@@ -62,6 +67,17 @@ def parse_layout(text: str, key: str = "model.layout", names: Iterable[str] = ()
             raise _wrong(key, text, str(item), "parallel(mamba2, attention), of two mixers or more", near)
         layers.append(Layer(item.arguments or (item.name,), word))
     return layers
+
+
+def layout_name(layout: str, attn_layer_idx: Sequence[int] | None = None) -> str:
+    """What a model of a layout is called where nothing else names it: its different blocks in order, `mamba2` or
+    `mamba2-attention+mlp`, in letters that files may have. Raises ConfigError as `parse_layout`."""
+    layers = parse_layout(layout)
+    layers += [Layer(("attention",), layers[index % len(layers)].mlp) for index in attn_layer_idx or []]
+    name = "-".join(dict.fromkeys(map(str, layers))).replace(":", ".").lstrip("_") or "model"
+    return (
+        name if len(name) <= MAX_LAYOUT_NAME else f"{name[: MAX_LAYOUT_NAME - 7]}-{digest_bytes(name.encode())[:6]}"
+    )
 
 
 def items_of(text: str, key: str, allowed: str, names: Iterable[str] = ()) -> list[PatternItem]:

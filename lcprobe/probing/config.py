@@ -15,6 +15,10 @@ from lcprobe.tasks.presets import TASK, TaskChoice
 Precision = Literal["32", "bf16"]
 Engine = Literal["auto", "native", "transformers"]
 TEMPLATE_LEVELS = ("auto", "none", "chat", "instruction", "rwkv", "paper")
+MAX_SHARE = 1024
+"""Processes that share a context, at most."""
+MAX_MINUTES = 600_000
+"""Of hang_minutes."""
 MAX_STRATA, MAX_SAMPLES = 1000, 1 << 20
 """Strata of depth, and samples of a cell or windows of text, at most."""
 
@@ -273,10 +277,18 @@ class ProbeConfig:
     split: bool = False
     """Spread the layers of each model over all GPUs of the machine, about equal in bytes, for one that does not fit
     on one of them; processes on other machines can share a study instead."""
+    context_parallel: int = 1
+    """Processes, on a GPU each, that share every context: each reads its part of a prompt and has its part of the
+    keys and values, for contexts that do not fit one device. They are started here, or by torchrun or srun."""
+    hang_minutes: float | None = None
+    """With context_parallel, minutes in a pass after which the first process ends with exit code 75, says which one
+    does not answer, and writes what each of its own threads was doing to hang-PID.txt in the study's folder; null:
+    10, or 30 times the longest pass where that is more; 0: never. The others end where it is silent for as long."""
     batch_tokens: int = 32_768
     """Rows times length of a batch; halved and tried again when memory runs out. Shared prefixes are read once."""
     chunk: int = 1024
-    """Tokens of a prefill chunk; the state is carried, so memory does not grow with length for recurrent mixers."""
+    """Tokens of a prefill chunk, of all processes that share it together; the state is carried, so memory does not
+    grow with length for recurrent mixers."""
     cache_gb: float = 2.0
     """Gigabytes of built episodes, up to 32K tokens each, that `evaluate.py` keeps beside the prepared data; the
     least recently used are deleted. 0: none."""
@@ -310,6 +322,12 @@ class ProbeConfig:
         require_names(f"{at}.templates", self.templates, TEMPLATE_LEVELS)
         require(f"{at}.batch_tokens", self.batch_tokens, self.batch_tokens >= 1, ">= 1")
         require(f"{at}.chunk", self.chunk, self.chunk >= 1, ">= 1")
+        share = self.context_parallel
+        require(f"{at}.context_parallel", share, 1 <= share <= MAX_SHARE, f"1 .. {MAX_SHARE}")
+        minutes = self.hang_minutes
+        fits = minutes is None or 0 <= minutes <= MAX_MINUTES
+        require(f"{at}.hang_minutes", minutes, fits, f"0 .. {MAX_MINUTES} or null")
+        require(f"{at}.split", self.split, not self.split or share == 1, "false with context_parallel")
         require(f"{at}.cache_gb", self.cache_gb, self.cache_gb >= 0, ">= 0")
         grids = [(f"{at}.grids[{i}]", grid) for i, grid in enumerate(self.grids)]
         if self.while_training is not None:

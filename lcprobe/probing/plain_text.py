@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from lcprobe_kernels.transfer import sent
 from torch import Tensor
 
 from lcprobe.lengths import MAX_TOKENS
 from lcprobe.locks import Claim, ClaimLost, Process, require_kept
-from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.engines.contract import ProbedModel, ProbedState
+from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefill import initial_state
 from lcprobe.probing.inference.token_scores import score_tokens
@@ -184,7 +184,7 @@ def measure_windows(
 ) -> list[list[dict[str, object]]]:
     """Rows of every window (all as long as the last edge) with measure, low, high, kept, value and count."""
     chunk = MAX_TOKENS if model.rereads else chunk
-    ids = torch.from_numpy(np.stack([w.ids for w in windows])).to(device)
+    ids = sent(torch.from_numpy(np.stack([w.ids for w in windows])), torch.device(device))
     n = len(windows)
     rows: list[list[dict[str, object]]] = [[] for _ in windows]
 
@@ -210,13 +210,14 @@ def measure_windows(
         low, high = max(begin, 1), edge - 1
         note("loss", low, high, (loss.where(finite, 0).sum(1) / finite.sum(1)).tolist(), finite.sum(1).tolist())
         note("not_finite_predictions", low, high, (~finite).sum(1).tolist(), [loss.shape[1]] * n)
-        squares, values, bad, size = _state(state, n)
+        sums = model.state_sums(state, n)
+        values, bad = sums.values, sums.bad
         rms = torch.where(
-            values + bad > 0, (squares / values.clamp_min(1)).sqrt(), torch.nan
+            values + bad > 0, (sums.squares / values.clamp_min(1)).sqrt(), torch.nan
         )  # an engine may show none
         note("state_rms", edge, edge, rms.tolist(), values.tolist())
         note("not_finite_state", edge, edge, bad.tolist(), (values + bad).tolist())
-        note("state_bytes", edge, edge, [size / n] * n, [1] * n)
+        note("state_bytes", edge, edge, [sums.size / n] * n, [1] * n)
     bos = windows[0].bos
     for length in points.lengths:
         for kept in points.kept:
@@ -227,23 +228,6 @@ def measure_windows(
             alone = _last(model, short, chunk, points.edges[-1])
             note("remembrance", dropped, length, _distance(model, ends[length], alone), [1] * n, kept)
     return rows
-
-
-def _state(state: ProbedState, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
-    """(n,) sums of squares in float64, numbers of finite and of other values of each row, and the bytes of all
-    rows."""
-    tensors = tensors_of(state)
-    squares = torch.zeros(n, dtype=torch.float64)
-    values, bad = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
-    for tensor in tensors:
-        if not tensor.is_floating_point():
-            continue
-        flat = tensor.reshape(n, -1)
-        finite = flat.isfinite()
-        squares += torch.linalg.vector_norm(flat.where(finite, 0), dim=1, dtype=torch.float64).square().cpu()
-        values += finite.sum(1).cpu()
-        bad += (~finite).sum(1).cpu()
-    return squares, values, bad, sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _last(model: ProbedModel, ids: Tensor, chunk: int, length: int) -> Tensor:

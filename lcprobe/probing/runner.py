@@ -10,8 +10,9 @@ In memory, for one model and one task:
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefix_sharing import prefix_batches
-from lcprobe.probing.progress import ProbeProgress, no_progress
+from lcprobe.probing.progress import Done, ProbeProgress, amount_of_units, no_progress
 from lcprobe.probing.scoring import Item, Score, Scorer
 from lcprobe.probing.sharing.waiting import Waiting
 from lcprobe.probing.sharing.work import Group, ProbedCheckpoint, Work, work_of
@@ -66,7 +67,7 @@ def run_plan(
         if not work.left(store):
             break
         waiting(work.claimed(store.claims()))
-    progress(plan.tokens, plan.tokens, "")
+    progress(amount_of_units(plan.units), "")
     return work.units
 
 
@@ -81,9 +82,10 @@ def run_free(
     progress: ProbeProgress = no_progress,
 ) -> None:
     """Score every unit that the store lacks and that no other process has claimed."""
-    left = {group.name: group for group in work.left(store)}
-    shared = False
-    for group in list(left.values()):
+    units, shared = work.plan.units, False
+    groups = work.left(store)
+    left = {group.name: _amount(work, work.unfinished(group, store)) for group in groups}
+    for group in groups:
         claim = store.claim(group.name)
         if isinstance(claim, Process):
             shared = True
@@ -92,10 +94,11 @@ def run_free(
             missing = work.missing(group, store)  # now, as another process may have finished them
             if missing:
                 if shared:
-                    left = {name: other for name, other in left.items() if work.unfinished(other, store)}
-                done = work.plan.tokens - sum(map(work.tokens, left.values()))
+                    left |= {g.name: _amount(work, work.unfinished(g, store)) for g in groups if g.name in left}
+                left[group.name] = own = _amount(work, missing)
+                done = reduce(lambda rest, one: rest.plus(one, -1), left.values(), amount_of_units(units))
                 label = group.label + (_others(work, group, store) if shared else "")
-                tell = _within(progress, done, work.tokens(group), work.plan.tokens, label)
+                tell = _within(progress, done, own, label)
                 _run_group(work, group, missing, claim, scorer, checkpoint, store, batch_tokens, scoring, tell)
         except ClaimLost as error:
             log.warning("%s: %s", group.label, error)
@@ -105,9 +108,13 @@ def run_free(
         left.pop(group.name, None)
 
 
-def _within(progress: ProbeProgress, done: int, of_group: int, total: int, label: str) -> Callable[[float], None]:
+def _amount(work: Work, numbers: Iterable[int]) -> Done:
+    return amount_of_units(work.plan.units[i] for i in numbers)
+
+
+def _within(progress: ProbeProgress, done: Done, own: Done, label: str) -> Callable[[float], None]:
     """Progress within a group, called with the share of its questions that are answered."""
-    return lambda share: progress(done + round(share * of_group), total, label)
+    return lambda share: progress(done.plus(own, share), label)
 
 
 def _run_group(
@@ -165,8 +172,8 @@ def units_of_other_code(plan: Plan, tasks: TaskSet, store: RecordStore) -> list[
     """A note for each task of a plan of which the store has units that another version of its code made: no record of
     theirs is read."""
     old: Counter[tuple[str, str, str]] = Counter()
-    for facts in store.facts():
-        old[facts["task"], facts.get("code", "not recorded"), facts["suite"]] += 1
+    for unit in store.summaries().values():
+        old[unit.task, unit.code or "not recorded", unit.suite] += 1
     current = {unit.task: (tasks.code(unit.task), SUITE) for unit in plan.units}
     return [
         f"{task}: {count} finished units were made by other code of the task ({code}, suite {suite}; now "
@@ -220,6 +227,7 @@ def _run_items(
         require_kept(claim)
         store.append(journal, new)
         records += new
+    tell(1.0)
     return sorted(records, key=lambda r: (r["depth"], r["index"], r["query"]))
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from lcprobe_kernels.transfer import sent
 from torch import Tensor
 
 from lcprobe.lengths import MAX_TOKENS
@@ -132,7 +133,7 @@ class ModelScorer:
         declared: the length of the sequences, for models that need it."""
         rows, ids, lengths = _choices(items)
         state = self.model.prompt_ended(state)
-        likelihood, right = self._candidates(state, last, rows, ids.to(self.device))
+        likelihood, right = self._candidates(state, last, rows, sent(ids, self.device))
         likelihood, right = likelihood.cpu().numpy(), right.cpu().numpy()
         first_of = np.searchsorted(rows, np.arange(len(items)))  # the true answer is each item's first choice
         exact = np.array([bool(right[i, : lengths[i]].all()) for i in first_of])
@@ -168,7 +169,7 @@ class ModelScorer:
         n = max(1, int(COPIED_BYTES / max(size, 1)))
         parts = []
         for lo in range(0, len(at), n):
-            piece, rows = ids[lo : lo + n], torch.from_numpy(at[lo : lo + n]).to(self.device)
+            piece, rows = ids[lo : lo + n], sent(torch.from_numpy(at[lo : lo + n]), self.device)
             parts.append(self._continue(picked(state, at[lo : lo + n], len(last), self.device), last[rows], piece))
         likelihood, right = zip(*parts, strict=True)
         return torch.cat(likelihood), torch.cat(right)
@@ -185,7 +186,7 @@ class ModelScorer:
         """Greedy continuations of `steps` tokens for some rows of the batch."""
         if not len(which):
             return {}
-        at = torch.from_numpy(which).to(self.device)
+        at = sent(torch.from_numpy(which), self.device)
         state, hidden = picked(state, which, len(last), self.device), last[at]
         tokens = []
         for step in range(steps):

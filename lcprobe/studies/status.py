@@ -15,6 +15,8 @@ from lcprobe.files import digest_source, read_json, write_json
 from lcprobe.tasks.episode import SUITE
 from lcprobe.version import VERSION
 
+WORK = "work"
+"""Folder of a study with what the processes that share it write for each other and for `lcprobe status`."""
 PACKAGES = (
     "torch",
     "lightning",
@@ -50,35 +52,57 @@ def package_versions(packages: Iterable[str]) -> dict[str, str]:
     return installed
 
 
+def status_path(folder: Path) -> Path:
+    """Where a folder's status is."""
+    return folder / "status.json"
+
+
 def write_status(folder: Path, facts: dict[str, Any]) -> None:
     """Write or replace status.json."""
-    write_json(folder / "status.json", facts)
+    write_json(status_path(folder), facts)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """The facts of status.json; empty where there is none yet."""
-    path = folder / "status.json"
-    return read_json(path) if path.is_file() else {}
+    """The facts of status.json; empty where there is none yet. Raises DataError for a damaged one."""
+    path = status_path(folder)
+    try:
+        found = read_json(path) if path.is_file() else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{path}: damaged; allowed: without it (delete it) train.py goes on from the newest checkpoint"
+        )
+    return found
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:
     """The config.yaml of a run or checkpoint folder as a mapping, in the settings of this version. Raises DataError
-    where there is none."""
+    where there is none.
+
+    It has every setting of the version that wrote it: where data.near_duplicates is none of them, training was on
+    text with near-duplicates.
+    """
     path = folder / "config.yaml"
     try:
-        return in_this_version(load([str(path)], []))
+        mapping = in_this_version(load([str(path)], []))
     except ConfigError:
         raise DataError(
             f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder written by train.py"
         ) from None
+    return {**mapping, "data": {"near_duplicates": None, **(mapping.get("data") or {})}}
 
 
 def in_this_version(mapping: dict[str, Any]) -> dict[str, Any]:
     """A saved config with the settings of earlier versions in today's form. The file cannot be edited: checkpoints
     are digested with it.
 
-    Before suite 5 (2026-11-30) the `depths` of a grid were a list of fixed depths: now as many strata.
+    Before suite 5 (2026-11-30) the `depths` of a grid were a list of fixed depths: now as many strata. Until then
+    there was track.checkpoints, which no result depends on.
     """
+    track = mapping.get("track")
+    if isinstance(track, dict):
+        mapping = {**mapping, "track": {key: value for key, value in track.items() if key != "checkpoints"}}
     probe = mapping.get("probe")
     if not isinstance(probe, dict):
         return mapping

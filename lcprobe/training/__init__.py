@@ -6,7 +6,9 @@ module          the LightningModule: one step, its logs, its numerics
 optim           AdamW and the learning-rate schedule
 initial_state   states of recurrent layers before a sequence
 checkpoint      folders with digests, written atomically; resuming
-ranks           several processes as one run
+processes       how the processes of a run were started: alone, by torchrun, by SLURM
+ranks           how they divide the work, and share values
+strategies      how they hold the model
 progress        lines on stderr while training
 """
 

@@ -1,9 +1,12 @@
 """The model of a run as it is trained: its architecture, the extension of `train.extend`, and the encodings that it
 has at a step. Everything that trains, resumes, checks or loads a run builds its model here."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+import torch
 
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
@@ -28,6 +31,16 @@ def build_model(config: ModelConfig, train: TrainConfig, step: int = 0) -> Langu
     return model
 
 
+def build_to_train(config: ModelConfig, train: TrainConfig) -> LanguageModel:
+    """A run's model without weights, as `divide_model` takes it: on the meta device where processes have parts of it,
+    so that no process has the whole in its memory."""
+    with torch.device("meta") if train.divided_as in ("fsdp2", "tp") else nullcontext():
+        model = build_model(config, train)
+    if any(True for _ in model.buffers()):  # peers' layers, which compute tables when they are built
+        return build_model(config, train)
+    return model
+
+
 def load_trained(checkpoint: Path, config: ModelConfig, train: TrainConfig) -> tuple[LanguageModel, Progress]:
     """A run's model as it was at a checkpoint, and how far the run was. Raises CheckpointError for other weights."""
     progress = load_progress(checkpoint)
@@ -43,6 +56,21 @@ def set_encodings_at(model: LanguageModel, config: TrainConfig, step: int) -> bo
         return False
     model.set_positional(config.switch.positional, "train.switch")
     return True
+
+
+@contextmanager
+def repeated_gradients(config: TrainConfig) -> Iterator[None]:
+    """What is chosen and computed inside has gradients that repeat to the bit, where `train.deterministic` asks."""
+    if not config.deterministic:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first called
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextmanager

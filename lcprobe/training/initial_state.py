@@ -7,7 +7,8 @@
 
 A state is computed in every step, without gradient, from the rows of the whole batch of the step: however these are
 divided over micro-batches and processes, a row gets the same one. Nothing is carried from step to step, so that a
-resumed run is bit-identical. Attention layers always start empty; only recurrent layers have such a state.
+resumed run is bit-identical. Attention layers always start empty; only recurrent layers have such a state. Processes
+that share a sequence share what is read for it, too, and the first of them begins with it.
 """
 
 from abc import ABC, abstractmethod
@@ -15,15 +16,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
+from lcprobe_kernels.transfer import sent
 from torch import Tensor
 
 from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.language_model import LanguageModel, LanguageModelState
+from lcprobe.models.ranks.context import ContextRanks
 from lcprobe.models.state import State
 from lcprobe.training.draws import StepDraws, normal_like
-from lcprobe.training.micro_batch import MicroBatch
+from lcprobe.training.micro_batch import MicroBatch, on_host
 from lcprobe.training.ranks import summed
 
 ConfigT = TypeVar("ConfigT")
@@ -48,8 +52,11 @@ class InitialState(ABC, Generic[ConfigT]):
         return
 
     @abstractmethod
-    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
-        """The state before each row of a micro-batch, by keys of the batch such as tokens and starts."""
+    def __call__(
+        self, model: LanguageModel, batch: MicroBatch, draws: StepDraws, ranks: ContextRanks | None = None
+    ) -> LanguageModelState:
+        """The state before each row of a micro-batch, by keys of the batch such as tokens and starts. ranks: those
+        that share what is read for it."""
 
 
 def initial_state_of(choice: Choice, model: LanguageModel) -> InitialState:
@@ -90,19 +97,28 @@ class Passed(InitialState[PassedConfig]):
         require(f"{key}.chain", self.config.chain, self.config.chain < rows, allowed)
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
-        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None; earlier (chain, seqlen) and earlier_starts."""
+    def __call__(
+        self, model: LanguageModel, batch: MicroBatch, draws: StepDraws, ranks: ContextRanks | None = None
+    ) -> LanguageModelState:
+        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None; earlier (chain, seqlen) and earlier_starts;
+        starts on the host."""
         earlier, rows, chain = batch["earlier"], len(batch["tokens"]), self.config.chain
         assert earlier is not None, "the loader adds `chain` rows"
         tokens = torch.cat([earlier, batch["tokens"]])
-        given = [(batch["earlier_starts"], earlier), (batch["starts"], batch["tokens"])]
-        starts = torch.cat([torch.zeros_like(t, dtype=torch.bool) if s is None else s for s, t in given])
-        has_starts = any(s is not None for s, _ in given)
+        given = [
+            (batch["earlier_starts"], batch["earlier_starts_on_host"], earlier),
+            (batch["starts"], batch["starts_on_host"], batch["tokens"]),
+        ]
+        starts = torch.cat([torch.zeros_like(t, dtype=torch.bool) if s is None else s for s, _, t in given])
+        known = [np.zeros(t.shape, dtype=bool) if s is None else s for _, s, t in given]
+        starts_on_host = torch.from_numpy(np.concatenate(known))
+        has_starts = any(s is not None for s, _, _ in given)
         state = model.new_state(rows)
         draws.reseed("initial state")
         for first in range(chain):
             read = slice(first, first + rows)
-            state = after(model, tokens[read], starts[read] if has_starts else None, state)
+            packed = (starts[read], starts_on_host[read]) if has_starts else (None, None)
+            state = after(model, tokens[read], *packed, state, ranks)
         return in_share(state, self.config.share, draws)
 
 
@@ -129,12 +145,15 @@ class Preceding(InitialState[PrecedingConfig]):
         self.preceding = config.chunks
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
+    def __call__(
+        self, model: LanguageModel, batch: MicroBatch, draws: StepDraws, ranks: ContextRanks | None = None
+    ) -> LanguageModelState:
         """batch: before (rows, n) and before_starts besides tokens and starts."""
         before = batch["before"]
         assert before is not None, "the loader adds `preceding` rows of text"
         draws.reseed("initial state")
-        return after(model, before, batch["before_starts"], model.new_state(len(before)))
+        starts, known = batch["before_starts"], on_host(batch["before_starts_on_host"])
+        return after(model, before, starts, known, model.new_state(len(before)), ranks)
 
 
 @dataclass(frozen=True)
@@ -158,7 +177,9 @@ class Noise(InitialState[NoiseConfig]):
     Config = NoiseConfig
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
+    def __call__(
+        self, model: LanguageModel, batch: MicroBatch, draws: StepDraws, ranks: ContextRanks | None = None
+    ) -> LanguageModelState:
         """batch: tokens (rows, seqlen)."""
         tokens = batch["tokens"]
         state, generators = model.new_state(len(tokens)), draws.generators(len(tokens), tokens.device)
@@ -194,11 +215,13 @@ class Fitted(InitialState[FittedConfig]):
         """Mean and deviation of each recurrent tensor of each layer, in the current step."""
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
+    def __call__(
+        self, model: LanguageModel, batch: MicroBatch, draws: StepDraws, ranks: ContextRanks | None = None
+    ) -> LanguageModelState:
         """batch: tokens (rows, seqlen), and own_parts with the first of a step."""
         tokens, parts = batch["tokens"], batch["own_parts"]
         if parts is not None:
-            self._moments = self._measured(model, parts, draws)
+            self._moments = self._measured(model, parts, draws, ranks)
         state, generators = model.new_state(len(tokens)), draws.generators(len(tokens), tokens.device)
         layers = []
         for layer, moments in zip(state.layers, self._moments, strict=True):
@@ -211,23 +234,38 @@ class Fitted(InitialState[FittedConfig]):
         return in_share(replace(state, layers=tuple(layers)), self.config.share, draws)
 
     def _measured(
-        self, model: LanguageModel, parts: Sequence[tuple[Tensor, Tensor | None]], draws: StepDraws
+        self,
+        model: LanguageModel,
+        parts: Sequence[tuple[Tensor, Tensor | None, np.ndarray | None]],
+        draws: StepDraws,
+        ranks: ContextRanks | None,
     ) -> list[dict[str, tuple[Tensor, Tensor]]]:
         """Mean and deviation per head, over rows and entries, of the states after the rows of all processes."""
         sums: list[dict[str, Tensor]] = []
-        for tokens, starts in parts:
+        for tokens, starts, known in parts:
             draws.reseed("initial state")
-            state = after(model, tokens, starts, model.new_state(len(tokens)))
+            state = after(model, tokens, starts, on_host(known), model.new_state(len(tokens)), ranks)
             found = [{name: _sums(getattr(layer, name)) for name in layer.recurrent} for layer in state.layers]
             sums = [{k: a[k] + b[k] for k in a} for a, b in zip(sums, found, strict=True)] if sums else found
-        return [{name: _moments(summed(value)) for name, value in layer.items()} for layer in sums]
+        return [{name: _moments(summed(value, "data")) for name, value in layer.items()} for layer in sums]
 
 
 def after(
-    model: LanguageModel, tokens: Tensor, starts: Tensor | None, state: LanguageModelState
+    model: LanguageModel,
+    tokens: Tensor,
+    starts: Tensor | None,
+    starts_on_host: Tensor | None,
+    state: LanguageModelState,
+    ranks: ContextRanks | None = None,
 ) -> LanguageModelState:
-    """The state after reading tokens as a state before a sequence: attention layers empty, position 0."""
-    _, final = model.hidden(tokens, starts=starts, state=state)
+    """The state after reading tokens as a state before a sequence: attention layers empty, position 0. ranks: those
+    that each read a part of the tokens; all of them get the state."""
+    if ranks is None:
+        _, final = model.hidden(tokens, starts=starts, starts_on_host=starts_on_host, state=state)
+    else:
+        _, final = model.hidden_of_part(
+            tokens, starts=starts, starts_on_host=starts_on_host, state=state, ranks=ranks
+        )
     assert final is not None
     fresh = model.new_state(len(tokens))
     layers = (old if old.recurrent else new for old, new in zip(final.layers, fresh.layers, strict=True))
@@ -239,7 +277,7 @@ def in_share(state: LanguageModelState, share: float, draws: StepDraws) -> Langu
     if share >= 1:
         return state
     sizes = [getattr(layer, name) for layer in state.layers for name in layer.recurrent]
-    kept = draws.chosen(len(sizes[0]), share).to(sizes[0].device)
+    kept = sent(draws.chosen(len(sizes[0]), share), sizes[0].device)
 
     def in_kept(t: Tensor) -> Tensor:
         return t * kept.view(-1, *[1] * (t.dim() - 1)).to(t.dtype)

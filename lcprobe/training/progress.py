@@ -63,7 +63,7 @@ class ReportSteps(pl.Callback):
         report = StepReport(self._told, module.config.steps, self._first, seconds)
         if last:
             report = StepReport(
-                self._told, module.config.steps, self._first, seconds, last["train/loss"],
+                self._told, module.config.steps, self._first, seconds, last.get("train/loss"),
                 last["train/tokens_per_second"],
             )  # fmt: skip
         self._observer(report)

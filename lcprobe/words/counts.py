@@ -2,7 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-PLURALS = {"is": "are", "has": "have", "study": "studies", "this": "these", "finding": "findings"}
+PLURALS = {
+    "is": "are",
+    "has": "have",
+    "study": "studies",
+    "process": "processes",
+    "this": "these",
+    "finding": "findings",
+}
 """Plurals that are not the word and an s."""
 
 

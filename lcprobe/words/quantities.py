@@ -1,7 +1,16 @@
 """Large numbers and bytes in few characters, durations and estimated times."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 SHORT = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 SHORT_BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB"))
+
+
+def distinct_numbers(values: Sequence[float]) -> list[str]:
+    """Numbers with six digits, or all where two texts would be equal."""
+    count = Counter(f"{value:g}" for value in values)
+    return [repr(value) if count[f"{value:g}"] > 1 else f"{value:g}" for value in values]
 
 
 def short(n: float) -> str:

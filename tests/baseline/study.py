@@ -1,4 +1,4 @@
-"""The study behind baseline.json: mamba2, attention and a hybrid with a window, two encodings, 40 steps; every task at one length."""
+"""The study behind baseline.json: mamba2, attention and a hybrid with a window, two encodings, 20 steps; every task at one length."""
 
 import json
 import sys
@@ -18,8 +18,12 @@ from lcprobe.merging import Settings
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.session import Session, open_session, probe_session
 
-CONTEXT, STEPS = 64, 40
+CONTEXT, STEPS = 64, 20
 GRID = {"lengths": [17], "depths": 1, "n": 2}  # 1,088 tokens: the least at which every task exists is 1,049
+PROBED = ("mamba2", "attention-positional=alibi")
+"""Runs with records of SOME tasks; with the one of every task, every layout and every encoding once."""
+SOME = ("niah_separate", "copying", "vt", "fwe")
+PROBED_ON_EVERY_TASK = "hybrid-positional=rope"
 STUDY = {
     "study": {"name": "baseline"},
     "model": {
@@ -64,14 +68,20 @@ def measured(folder: Path) -> dict[str, Any]:
     study = {**STUDY["study"], "folder": str(folder)}
     config.write_text(yaml.safe_dump({**STUDY, "study": study, "data": data}, sort_keys=False))
     assert train_main([str(config)]) == 0
-    probe_settings = {"tasks": load(["configs/probe/every.yaml"], [])["probe"]["tasks"], "grids": [GRID]}
-    targets, settings, out = resolve_targets(
-        [folder / "baseline"], Settings((("", {"probe": probe_settings}),)), None
-    )
-    session = open_session(targets, settings, out)
+    tasks = load(["configs/probe/every.yaml"], [])["probe"]["tasks"]
+    _probe(folder, PROBED, {name: tasks[name] for name in SOME})
+    session, out = _probe(folder, (PROBED_ON_EVERY_TASK,), tasks)
+    return {"episodes": _episodes(session), "weights": _weights(out), "records": _records(out)}
+
+
+def _probe(folder: Path, runs: tuple[str, ...], tasks: dict[str, Any]) -> tuple[Session, Path]:
+    """Records of some runs; the session, and the folder of the study."""
+    given = Settings((("", {"probe": {"tasks": tasks, "grids": [GRID]}}),))
+    targets, settings, out = resolve_targets([folder / "baseline"], given, None)
+    session = open_session([target for target in targets if target.name in runs], settings, out)
     assert not session.notes, session.notes
     probe_session(session)
-    return {"episodes": _episodes(session), "weights": _weights(out), "records": _records(out)}
+    return session, out
 
 
 def _episodes(session: Session) -> dict[str, str]:

@@ -16,14 +16,18 @@ import yaml
 
 from lcprobe import __version__
 from lcprobe.cli.commands import COMMANDS, main
-from lcprobe.cli.help import INTRODUCTIONS, intros
+from lcprobe.cli.help import INTRODUCTIONS, help_of, intros
 from lcprobe.cli.pages import KINDS, LISTS, page
-from lcprobe.config import load, parse
+from lcprobe.config import Config, load, parse
+from lcprobe.data.sources.sotu import speeches
 from lcprobe.errors import run_command
 from lcprobe.locks import folder_lock
 from lcprobe.probing.policies.cheating import POLICIES
-from lcprobe.schema import plain
+from lcprobe.schema import describe_fields, plain
+from lcprobe.tasks.names import CONTROLS, HAYSTACKS
+from lcprobe.tasks.names import KINDS as VALUE_FORMATS
 from lcprobe.tasks.presets import PRESETS
+from tests.tiny import TINY
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -49,11 +53,11 @@ def test_every_command_has_an_introduction():
     [
         (
             ["trian"],
-            "train | evaluate | explain | data | export | score | sweep | sync | figure | table | kernels | config | completion; did you mean 'train'?",
+            "train | evaluate | explain | data | export | score | sweep | consolidate | work | status | sync | records | figure | table | kernels | config | completion; did you mean 'train'?",
         ),
         (
             ["xyz"],
-            "train | evaluate | explain | data | export | score | sweep | sync | figure | table | kernels | config | completion",
+            "train | evaluate | explain | data | export | score | sweep | consolidate | work | status | sync | records | figure | table | kernels | config | completion",
         ),
         (["--plan"], "train | evaluate"),
         (["kernels", "--bakend", "torch"], "--backend NAME"),
@@ -109,7 +113,31 @@ def test_kernels_reports_as_the_package_does(capsys):
     shown = capsys.readouterr().out
     assert package(["--backend", "torch"]) == 0
     assert capsys.readouterr().out == shown
-    assert "op, backend torch" in shown
+    assert "ssd                     -     torch  torch" in shown
+
+
+def test_kernels_of_a_config_says_which_layers_take_which_path_and_why(capsys, tmp_path):
+    from lcprobe_kernels.__main__ import main as package
+
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    assert main(["kernels", str(config), "--device", "sm_90", "--dtype", "bf16"]) == 0
+    out = capsys.readouterr().out
+    attention = next(line for line in out.splitlines() if line.startswith("training, attention with gradients"))
+    assert "triton in hybrid (layer 0); not flash_attn: " in attention
+    assert "training, ssd with gradients, documents: triton in hybrid (layer 1); mamba2 (layers 0-1)" in out
+    assert "reading a prompt, ssd with initial state, final state: triton in hybrid (layer 1)" in out
+    assert "\nssd by triton: our Triton kernels: gradients repeat bit by bit\n" in out
+    assert package([str(config), "--device", "sm_90", "--dtype", "bf16"]) == 0
+    assert capsys.readouterr().out == out
+    assert package(["no_such.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert main(["kernels", str(config)]) == 0
+    assert ": triton in" not in capsys.readouterr().out
+    assert main(["train", str(config), "--plan", "--full"]) == 0
+    assert "kernels: training, ssd with gradients" in capsys.readouterr().out
+    assert main(["kernels", "configs/quickstart.yaml", "--device", "h100"]) == 2
+    assert capsys.readouterr().err == "error: --device: given 'h100'; allowed: cpu | cuda | sm_80, sm_90 ...\n"
 
 
 def test_no_help_imports_torch():
@@ -173,7 +201,7 @@ def test_a_path_that_the_terminal_cannot_show_is_no_error(tmp_path, monkeypatch)
     shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", shown)
     text = tmp_path / "tür.txt"
-    text.write_text("The river runs to the sea.\n" * 200)
+    text.write_text(next(iter(speeches()))[:8000])
     assert main(["data", "prepare", f"data.corpus=[{text}]", f"data.folder={tmp_path}/prepared-ö"]) == 0
     shown.seek(0)
     assert "prepared-\\xf6" in shown.read()
@@ -184,7 +212,8 @@ def test_a_list_has_every_name_and_what_it_is(capsys, name):
     assert main(["--help", name]) == 0
     shown = capsys.readouterr().out
     listed = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if re.match(r"  \S", line)}
-    names = {"presets": PRESETS, "policies": POLICIES}.get(name) or KINDS[name].registry
+    levels = {"haystacks": HAYSTACKS, "value_formats": VALUE_FORMATS, "controls": CONTROLS}
+    names = {"presets": PRESETS, "policies": POLICIES, **levels}.get(name) or KINDS[name].registry
     assert set(names) <= set(listed)
     assert all(listed.values())
     assert not any(re.search(r"  The [\w-]+ mixer\.$|see the documentation", line) for line in shown.splitlines())
@@ -200,6 +229,10 @@ def test_a_list_has_every_name_and_what_it_is(capsys, name):
         (["--help", "yarn"], ["extension yarn: in pe.extend", "arXiv 2309.00071", "  ramp: dim | rotations, dim"]),
         (["evaluate", "--help", "niah"], ["task niah: in probe.tasks.NAME", "  n_keys: a whole number"]),
         (["config", "--help", "rwkv6"], ["mixer rwkv6: ", "\nMLP rwkv6: in model.mlp", "no settings"]),
+        (["--help", "hex"], ["format of keys and values hex: in probe.grids[i].key", "--help value_formats"]),
+        (["--help", "corpus"], ["haystack corpus: in probe.grids[i].haystack"]),
+        (["--help", "words"], ["haystack words: ", "format of keys and values words: "]),
+        (["--help", "wrong_key"], ["control wrong_key: in probe.grids[i].controls", "absent key"]),
         (["--help", "ruler/vt"], ["preset ruler/vt: ", "task vt: "]),
     ],
 )
@@ -208,6 +241,20 @@ def test_help_has_a_page_of_every_name(capsys, words, shown):
     printed = capsys.readouterr().out
     assert all(text in printed for text in shown)
     assert max(map(len, printed.splitlines())) <= 160
+
+
+def test_a_key_of_the_config_has_its_help(capsys):
+    """A tenth of them; those that stand for others have these, too."""
+    for key, *_ in [*describe_fields(Config, "")][::12]:
+        assert f"  {key}: " in help_of("train", key), key
+    for key, below in (
+        ("probe.grids", "  probe.grids[i].depths: "), ("data.mixture", "  data.mixture[i].until: "),
+        ("study.lr_sweep", "  study.lr_sweep"), ("data.recipes", "  data.recipes.NAME.task: "),
+    ):  # fmt: skip
+        assert main(["train", "--help", key]) == 0
+        shown = capsys.readouterr().out
+        assert below in shown
+        assert "  train.lr: " not in shown
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -219,3 +266,18 @@ def test_every_registered_name_has_a_page(kind):
 def test_a_name_nearly_right_is_suggested(capsys):
     assert main(["--help", "mamab2"]) == 2
     assert capsys.readouterr().err.rstrip().endswith("or a name of a list; did you mean 'mamba2'?")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("data.corpus=[/nonexistent]", "data.corpus: given '/nonexistent'; allowed: sotu, an existing folder"),
+        ("study.names={nope: X}", "study.names.nope: given 'X'; allowed: "),
+        ("study.names={yarn: YaRN}", ""),
+    ],
+)
+def test_a_plan_refuses_what_the_run_would(tmp_path, capsys, word, said):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    assert main(["train", str(config), f"study.folder={tmp_path}/runs", word, "--plan"]) == (2 if said else 0)
+    assert said in capsys.readouterr().err

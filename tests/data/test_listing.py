@@ -4,20 +4,23 @@ is prepared, and named."""
 import bz2
 import errno
 import gzip
+import io
 import json
 import lzma
 import os
+import random
 import re
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lcprobe.data.config import DataConfig
-from lcprobe.data.corpus import check_corpus, documents, notes
+from lcprobe.data.corpus import Reader, check_corpus, notes
 from lcprobe.data.documents import pieces_of
 from lcprobe.data.prepare import prepare
 from lcprobe.data.sources import file_kinds, listing
-from lcprobe.errors import DataError
+from lcprobe.errors import DataError, ReadError, exit_code_of
 from lcprobe.schema import build
 
 TEXTS = [f"Row {i} with a few words." for i in range(3)]
@@ -36,7 +39,8 @@ def corpus(*paths):
 
 
 def read(*paths):
-    return ["".join(pieces_of(document)) for document in documents(corpus(*paths), "text")]
+    config = build(DataConfig, {"corpus": [str(path) for path in paths]}, "data")
+    return ["".join(pieces_of(one.document)) for one in Reader(config).documents()]
 
 
 @pytest.mark.parametrize("source", ["{}", "hf:{}", "{}/*.jsonl*"])
@@ -138,12 +142,32 @@ def test_an_empty_file_is_no_compressed_one(tmp_path, ending, kind):
     assert read(tmp_path) == []
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "txt", "parquet"])
-def test_what_the_disk_does_not_give_is_one_line_about_the_file(tmp_path, kind):
-    path = tmp_path / f"a.{kind}"
-    path.symlink_to("/proc/self/mem")  # can be opened, and not read
-    with pytest.raises(DataError, match=rf"a\.{kind}: not readable( as parquet)? \("):
+class Failing(io.FileIO):
+    """A file on a disk that does not give the byte in its middle."""
+
+    def readinto(self, buffer):
+        if self.tell() <= os.fstat(self.fileno()).st_size // 2 < self.tell() + len(buffer):
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(buffer)
+
+    def read(self, n=-1):
+        data = bytearray(n if n >= 0 else os.fstat(self.fileno()).st_size)
+        return bytes(data[: self.readinto(data)])
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "txt", "parquet", *(f"jsonl.{ending}" for ending in PACKED)])
+def test_what_the_disk_does_not_give_is_no_bad_input(tmp_path, kind, monkeypatch):
+    path, texts = tmp_path / f"a.{kind}", [random.Random(i).randbytes(1250).hex() for i in range(400)]
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": texts}), path, row_group_size=20, compression="none", use_dictionary=False)
+    else:
+        rows = [{"text": text} for text in texts]
+        whole = json.dumps(rows, indent=1) if kind == "json" else "\n".join(map(json.dumps, rows))
+        path.write_bytes(PACKED.get(kind.removeprefix("jsonl."), lambda data: data)(whole.encode()))
+    monkeypatch.setattr(file_kinds, "open", lambda path, mode: io.BufferedReader(Failing(path)), raising=False)
+    with pytest.raises(ReadError, match=rf"a\.{kind}: not readable \(Input/output error\)") as caught:
         "".join("".join(pieces_of(document)) for document in file_kinds.documents_of(path, "text"))
+    assert exit_code_of(caught.value) == 74
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "txt", "parquet", *(f"jsonl.{ending}" for ending in PACKED)])
@@ -157,8 +181,9 @@ def test_a_file_that_this_user_may_not_read_is_one_line(tmp_path, kind, monkeypa
     for module, name in ((file_kinds, "open"), (gzip, "open"), (bz2, "open"), (lzma, "open"), (pa, "OSFile")):
         monkeypatch.setattr(module, name, refused, raising=False)
     monkeypatch.setattr("pyarrow.parquet.read_schema", refused)
-    with pytest.raises(DataError, match=rf"a\.{kind}: not readable( as \w+)? \(Permission denied\)"):
+    with pytest.raises(ReadError, match=rf"a\.{kind}: not readable \(Permission denied\)") as caught:
         check_corpus(corpus(tmp_path), "text")
+    assert exit_code_of(caught.value) == 2
 
 
 def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from lcprobe.data import prepare as module
 from lcprobe.data import shards
 from lcprobe.data.config import DataConfig
 from lcprobe.data.prepare import prepare
+from lcprobe.data.preparing import writing
 from lcprobe.data.sources.sotu import speeches
 from lcprobe.errors import ConfigError, DataError, EpisodeError
 from lcprobe.locks import lock
@@ -161,7 +162,8 @@ def test_a_long_document_is_encoded_in_parts_as_it_would_be_whole(tmp_path, monk
 def test_max_tokens_stops_inside_a_long_text(tmp_path, monkeypatch):
     monkeypatch.setattr(documents_module, "PART_CHARS", 1000)
     (tmp_path / "story.txt").write_text("".join(TEXTS) * 60)
-    corpus = prepare(settings(tmp_path / "out", [tmp_path / "story.txt"], max_tokens=500))
+    given = {"max_tokens": 500, "near_duplicates": None}  # the text repeats itself
+    corpus = prepare(settings(tmp_path / "out", [tmp_path / "story.txt"], **given))
     assert 500 <= corpus.n_tokens < 1500
     text = corpus.tokenizer.decode(corpus.tokens(1, corpus.n_tokens - 1))
     assert ("".join(TEXTS) * 60).startswith(text)
@@ -266,7 +268,7 @@ def test_a_vocabulary_with_gaps_is_stored_as_it_is(tmp_path, gap):
 
 
 def test_a_shard_refuses_ids_that_do_not_fit(tmp_path):
-    writer = shards._ShardWriter(tmp_path, "uint16")
+    writer = shards.ShardWriter(tmp_path, "uint16")
     with pytest.raises(DataError, match="token 65536; allowed: ids that fit uint16"):
         writer.add(np.array([1, 65536]))
 
@@ -283,7 +285,7 @@ def test_text_without_words_is_prepared_and_only_its_haystack_is_refused(tmp_pat
 
 
 def build_and_die(config):
-    shards.Encoder.close = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+    writing.Writer.finish = lambda self: os.kill(os.getpid(), signal.SIGKILL)
     prepare(config)
 
 

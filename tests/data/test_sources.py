@@ -5,13 +5,14 @@ import gzip
 import json
 import lzma
 import os
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from lcprobe.data.config import DataConfig
-from lcprobe.data.corpus import check_corpus, documents, fingerprint, notes
+from lcprobe.data.corpus import Reader, check_corpus, fingerprint, notes
 from lcprobe.data.documents import LONG_CHARS, LongText, digest_document, is_blank, pieces_of, split_document
 from lcprobe.data.sources import file_kinds
 from lcprobe.errors import ConfigError, DataError
@@ -27,9 +28,12 @@ def corpus(*paths):
 
 def read(*paths, field="text"):
     """The documents as text, and how many rows had none."""
-    empty = []
-    found = ["".join(pieces_of(d)) for d in documents(corpus(*paths), field, lambda: empty.append(1))]
-    return found, len(empty)
+    reader = reader_of(*paths, field=field)
+    return ["".join(pieces_of(read.document)) for read in reader.documents()], reader.empty
+
+
+def reader_of(*paths, field="text"):
+    return Reader(build(DataConfig, {"corpus": [str(path) for path in paths], "text_field": field}, "data"))
 
 
 def rows(texts=TEXTS):
@@ -88,6 +92,22 @@ def test_what_is_no_data_is_passed_over_and_named(tmp_path):
     assert note.startswith(f"{tmp_path}: passed over 5 hidden or autosaved (#a.txt#, .ipynb_checkpoints/")
     assert "5 with another ending (a.jsonl.bak, b.csv, c.jsonl.swp, ...)" in note
     assert "4 about the data (LICENSE.txt, README.md, dataset_info.json, ...)" in note
+
+
+def test_what_datasets_drops_of_a_folder_is_named(tmp_path):
+    for name in ("a.jsonl", "in/b.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(rows())
+    source = corpus(f"hf:{tmp_path}")
+    assert notes(source) == []
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "c.parquet")
+    (tmp_path / "d.txt").write_text("A text.")
+    (tmp_path / "e.bak").write_text("no data")
+    assert len(read(f"hf:{tmp_path}")[0]) == 2 * len(TEXTS)
+    (note,) = notes(source)
+    assert note.startswith(f"hf:{tmp_path}: passed over ")
+    assert "2 that datasets does not take for the split train (c.parquet, d.txt)" in note
+    assert "1 with another ending (e.bak)" in note
 
 
 def test_a_readme_among_texts_is_a_text(tmp_path):
@@ -191,6 +211,28 @@ def test_half_a_character_is_replaced(tmp_path, written, kept):
     assert read(tmp_path)[0] == [kept]
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_row_that_is_too_long_for_memory_is_named_and_no_more_of_it_is_read(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(file_kinds, "MAX_ROW_CHARS", 1 << 20)
+    monkeypatch.setattr(file_kinds, "LONG_CHARS", 1 << 16)
+    pack, path = PACKED.get(ending, lambda data: data), tmp_path / f"a.jsonl{ending}"
+    long = json.dumps({"text": "word " * (6 << 20)}) + "\n"
+    for content, message in (
+        (rows() + long, r"line 8 has more than 1 MiB; allowed: .* in a \.txt, which is read in pieces"),
+        (long + rows(), "row 1 is broken or has more than 1 Mi characters; allowed: .* in a .txt"),
+        (f"[{long}]", "row 1 is broken or has more than 1 Mi characters; allowed: .* in a .txt"),
+    ):
+        path.write_bytes(pack(content.encode()))
+        tracemalloc.start()
+        with pytest.raises(DataError, match=message):
+            list(file_kinds.documents_of(path, "text"))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 12 << 20, "of 30 MiB"
+    path.write_bytes(pack(json.dumps([{"text": text} for text in TEXTS * 8_000]).encode()))
+    assert sum(1 for _ in file_kinds.documents_of(path, "text")) == 8_000 * len(TEXTS), "an array may be a long line"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -228,7 +270,7 @@ def test_a_change_behind_hf_of_a_folder_is_noticed(tmp_path):
 def test_long_documents_are_pieces_of_the_same_text(tmp_path):
     text = "\n".join(f"Line {i} of a long story." for i in range(60_000))
     (tmp_path / "a.txt").write_text(text)
-    (document,) = documents(corpus(tmp_path), "text")
+    (document,) = (read.document for read in reader_of(tmp_path).documents())
     assert isinstance(document, LongText)
     assert max(map(len, document.pieces())) <= LONG_CHARS
     assert "".join(document.pieces()) == text

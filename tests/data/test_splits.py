@@ -8,7 +8,8 @@ import pytest
 from lcprobe.data.config import DataConfig
 from lcprobe.data.documents import digest_document
 from lcprobe.data.prepare import manifest_of, prepare
-from lcprobe.data.splits import check_words, digest_text
+from lcprobe.data.preparing.held_out import digest_text
+from lcprobe.data.splits import check_words
 from lcprobe.errors import DataError, EpisodeError
 from lcprobe.schema import build
 from lcprobe.seeds import seed_of

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = ROOT / "docs" / "tutorial" / "notebook.ipynb"
@@ -13,6 +12,8 @@ QUICK = {"TOKENS = 1_000_448": "TOKENS = 4_096", "SAMPLES = 50": "SAMPLES = 2", 
 
 @pytest.mark.slow
 def test_every_cell_runs(tmp_path):
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     parameters = next(cell for cell in notebook.cells if cell.cell_type == "code")
     for written, quick in {**QUICK, 'FOLDER = "runs"': f"FOLDER = {str(tmp_path)!r}"}.items():

@@ -65,6 +65,24 @@ def test_no_terms_and_a_band_equal_the_definition():
     same(ours, outputs_and_gradients(run(reference, Mask(7, high=6)), x, DIFFERENTIABLE, 1), 1e-10)
 
 
+@pytest.mark.parametrize("seqlen", [1, 30])
+def test_a_soft_cap_and_slopes_equal_the_definition(seqlen):
+    x = inputs(21, seqlen, 7, documents=False)
+    x |= {"slopes": x.pop("table")[:, 0]}
+
+    def call(op):
+        def run_op(x):
+            more = {"return_lse": True} if op is attention else {}
+            terms = {"slopes": x["slopes"], "cumulative": (x["f_q"], x["f_k"]), "soft_cap": 1.5, "scale": 0.4}
+            return op(x["q"], x["k"], x["v"], mask=Mask(7, high=9), **terms, **more)
+
+        return run_op
+
+    differentiable = (*DIFFERENTIABLE, "slopes")
+    ours = outputs_and_gradients(call(attention), x, differentiable, 1)
+    same(ours, outputs_and_gradients(call(reference), x, differentiable, 1), 1e-10)
+
+
 @pytest.mark.parametrize("dropped", ["table", "f_q"])
 def test_each_term_counts(dropped):
     x, mask = inputs(3, 20, 5), Mask(5)
@@ -117,7 +135,7 @@ def test_flex_attention_says_the_same(name):
     x = {k: v.float() if v.is_floating_point() else v for k, v in inputs(11, 21, 6).items()}
     mask = Mask(6, **MASKS[name])
     with torch.no_grad(), backends.using("flex"):
-        got = run(attention, mask)(x)
+        got = run(attention, mask, soft_cap=2.0)(x)
     for ours, want in zip(
         got, run(reference, mask)({k: v.double() if v.is_floating_point() else v for k, v in x.items()}), strict=True
     ):
@@ -153,7 +171,8 @@ def test_compiles_whole_and_passes_opcheck():
         outputs_and_gradients(compiled, x, DIFFERENTIABLE, 3), outputs_and_gradients(call, x, DIFFERENTIABLE, 3), 1e-6
     )
     given = [x[n].requires_grad_() for n in ("q", "k", "v", "table", "f_q", "f_k")]
-    torch.library.opcheck(torch.ops.lcprobe.attention_fwd, (*given, x["docs_q"], x["docs_k"], 0.3, mask.numbers))
+    settings = (None, None, 0.3, mask.numbers, 2.0, "torch")
+    torch.library.opcheck(torch.ops.lcprobe.attention_fwd, (*given, x["docs_q"], x["docs_k"], *settings))
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,13 @@ def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_definition(path, c
 
 @pytest.mark.parametrize("op", [reference, causal_conv1d])
 def test_gradcheck(op):
-    inputs, options = draw_inputs(CASE), {} if op is reference else {"return_state": True}
+    case, options = {**CASE, "shape": (2, 9, 3, 4)}, {} if op is reference else {"return_state": True}
+    inputs, starts = draw_inputs(case), draw_starts("some", 2, 9, 3)
+    assert starts is not None
+    assert starts[:, 1:].any()
 
     def run(x, weight, bias, state):
-        return op(x, weight, bias, silu=True, initial_state=state, starts=STARTS, **options)
+        return op(x, weight, bias, silu=True, initial_state=state, starts=starts, **options)
 
     assert torch.autograd.gradcheck(run, [v.requires_grad_() for v in inputs.values()])
 
@@ -221,7 +224,7 @@ def test_registered_as_one_op():
         (i["bias"], i["initial_state"], STARTS, True),
         (None, None, None, False),
     ):
-        arguments = (i["x"], i["weight"], bias, state, starts, silu)
+        arguments = (i["x"], i["weight"], bias, state, starts, silu, "torch")
         checked = torch.library.opcheck(torch.ops.lcprobe.causal_conv1d_fwd.default, arguments)
         assert set(checked.values()) == {"SUCCESS"}
 

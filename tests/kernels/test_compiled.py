@@ -10,27 +10,47 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = (
-    "import json, sys; from validation.compiled import rows; print(json.dumps(list(rows(**json.loads(sys.argv[1])))))"
+PROGRAM = """
+import json, sys
+from validation.compiled import rows
+print(json.dumps([list(rows(**one)) for one in json.loads(sys.argv[1])]))
+"""
+QUICK = (
+    {"stage": "types"},
+    {
+        "stage": "ptx",
+        "archs": [89],
+        "dtypes": ["float32", "bfloat16"],
+        "ops": ["ssd", "attention"],
+        "switches": [True],
+    },
 )
+"""What the quick tests look at: every kernel's types; and ops with tensor-core products, at the limit of consumer GPUs."""
 
 
-def compiled(**arguments):
-    """Rows of validation.compiled, from another process."""
+def compiled(*each):
+    """Rows of validation.compiled for each of some arguments, from another process."""
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", PROGRAM, json.dumps(arguments)]
+    command = [sys.executable, "-c", PROGRAM, json.dumps(each)]
     done = subprocess.run(
         command, env=kept | {"PYTHONPATH": paths}, capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@cache
+def quick():
+    """The rows of QUICK, from one process."""
+    return compiled(*QUICK)
 
 
 def named(row):
@@ -52,7 +72,7 @@ def written():
 
 
 def test_every_kernel_is_well_typed_in_every_dtype_at_the_default_tiles_of_every_gpu():
-    rows = compiled(stage="types")
+    rows, _ = quick()
     check(rows)
     assert {(row["kernel"], row["dtype"], row["arch"]) for row in rows} == {
         (kernel, dtype, arch)
@@ -62,10 +82,10 @@ def test_every_kernel_is_well_typed_in_every_dtype_at_the_default_tiles_of_every
     }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_products_fit_the_smallest_shared_memory(dtype):
-    """Of the ops with tensor-core products, at the limit of consumer GPUs."""
-    check(compiled(stage="ptx", archs=[89], dtypes=[dtype], ops=["ssd", "attention"], switches=[True]))
+def test_products_fit_the_smallest_shared_memory():
+    _, rows = quick()
+    assert rows
+    check(rows)
 
 
 @pytest.mark.slow
@@ -73,7 +93,8 @@ def test_products_fit_the_smallest_shared_memory(dtype):
 def test_every_kernel_compiles_to_ptx_and_fits(arch):
     from validation.compiled.launches import LAUNCHES, WIDER
 
-    check(compiled(stage="ptx", archs=[arch], ops=[*LAUNCHES, *WIDER]))
+    (rows,) = compiled({"stage": "ptx", "archs": [arch], "ops": [*LAUNCHES, *WIDER]})
+    check(rows)
 
 
 @pytest.mark.slow
@@ -83,7 +104,8 @@ def test_attention_keeps_its_numbers_in_registers_and_shares_a_multiprocessor(op
     """Only ptxas says what is spilled. Where its allocation fails, it tells of 32 registers and 12 KB spilled."""
     from validation.compiled import MOST_SPILLED, alone
 
-    rows = compiled(stage="cubin", archs=[80], dtypes=["bfloat16"], ops=[op], switches=[switch])
+    given = {"stage": "cubin", "archs": [80], "dtypes": ["bfloat16"], "ops": [op], "switches": [switch]}
+    (rows,) = compiled(given)
     check(rows)
     assert [f"{named(row)}: {row['spilled']}" for row in rows if row["spilled"] > MOST_SPILLED] == []
     assert [named(row) for row in rows if alone(row)] == []

@@ -47,7 +47,7 @@ def test_outputs_state_and_gradients_equal_the_recurrence(
     starts = starts if documents else None
     with pytest.MonkeyPatch.context() as patch:
         if small_segments:
-            patch.setattr(cpu, "ELEMENTS", {"cpu": 1, "cuda": 1})
+            patch.setattr(cpu, "CPU_ELEMENTS", 1)
         got = judged(ours(starts, chunk), inputs, seed)
     same(got, judged(lambda i: reference(**i, starts=starts), inputs, seed), 1e-9)
 
@@ -66,10 +66,16 @@ def test_low_precision_is_at_most_twice_as_wrong_as_the_recurrence(
     at_most_twice(judged(ours(starts, chunk), rounded, seed), plain, exact)
 
 
-@pytest.mark.parametrize("per_head", [False, True])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "per_head"),
+    [
+        *((form, form in ("plain", "bonus")) for form in FORMS),
+        *(pytest.param(form, form not in ("plain", "bonus"), marks=pytest.mark.slow) for form in FORMS),
+    ],
+)
 def test_gradcheck(form, per_head):
-    inputs, starts = draw_inputs(form, (2, 7, 2, (2, 3)), 3, per_head=per_head)
+    inputs, starts = draw_inputs(form, (1, 7, 2, (2, 3)), 3, per_head=per_head)
+    starts[:, 4] = True
     leaves = [v.requires_grad_() for v in inputs.values()]
     for run in (ours(starts, 4), lambda i: reference(**i, starts=starts)):
         assert torch.autograd.gradcheck(lambda *a, run=run: run(dict(zip(inputs, a, strict=True))), leaves)
@@ -175,7 +181,7 @@ def test_weak_decay_after_strong_ones_keeps_its_precision(per_head):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.skipif(DEVICE.type != "cpu", reason="promised on a CPU only")
 def test_non_finite_in_is_non_finite_out_from_its_token_to_its_documents_end(form, name, value, monkeypatch):
-    monkeypatch.setattr(cpu, "ELEMENTS", {"cpu": 1})  # a segment a chunk
+    monkeypatch.setattr(cpu, "CPU_ELEMENTS", 1)  # a segment a chunk
     inputs, _ = draw_inputs(form, (2, 40, 2, (3, 4)), 1)
     starts = torch.zeros(2, 40, dtype=torch.bool)
     starts[:, [10, 24, 35]] = True
@@ -286,8 +292,11 @@ def test_the_comparison_sees_every_step_of_the_matrix_form(name, monkeypatch):
         same(judged(ours(starts, 8), inputs, 0), want, 1e-2)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [form if form in ("bonus", "ab") else pytest.param(form, marks=pytest.mark.slow) for form in FORMS]
+)
 def test_opcheck(form):
+    """All forms are one of two for the op: with a and b, or without; and with o from before the update, or after."""
     inputs, _ = draw_inputs(form, (1, 5, 2, (2, 3)), 0)
     w = inputs["log_decay"].exp()
     given = [inputs["q"], inputs["k"], inputs["v"], w, inputs.get("a"), inputs.get("b"), inputs["initial_state"]]

@@ -7,6 +7,8 @@ import lcprobe_kernels
 import pytest
 import torch
 from lcprobe_kernels import OPS
+from lcprobe_kernels.abilities import ABILITIES
+from lcprobe_kernels.peers import PEERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(lcprobe_kernels.__file__).parent
@@ -33,8 +35,9 @@ def test_the_module_opens_with_its_equation_and_registers_one_op_with_a_referenc
 def test_the_map_names_the_implementations_in_the_folder(name):
     files = {file.stem for file in (PACKAGE / name).glob("*.py")}
     assert {"reference", "cpu"} <= files
-    assert OPS[name].own_triton == any(file.startswith("triton_") for file in files)
-    assert set(OPS[name].peers) == files & {"mamba_ssm", "fla", "flex"}
+    assert ("triton" in ABILITIES[name]) == any(file.startswith("triton_") for file in files)
+    others = {"package" if peer == name else peer for peer in ABILITIES[name].keys() - {"triton", "torch", "sdpa"}}
+    assert others == files & {*PEERS, "flex", "package"}
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -34,8 +34,12 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 @every_case
-@settings(max_examples=8, deadline=None)
-@given(cuts=st.lists(st.integers(1, SEQLEN - 1), max_size=6), seed=st.integers(0, 999), documents=st.booleans())
+@settings(max_examples=3, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, SEQLEN - 1), min_size=1, max_size=6),
+    seed=st.integers(0, 999),
+    documents=st.booleans(),
+)
 def test_any_chunking_equals_the_whole(case, cuts, seed, documents):
     tokens = random_tokens(seed, 3)
     starts = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(seed)) < 0.1 if documents else None
@@ -44,7 +48,9 @@ def test_any_chunking_equals_the_whole(case, cuts, seed, documents):
 
 @every_case
 def test_one_token_at_a_time_equals_the_whole(case):
-    assert chunked(case.subject, random_tokens(5, 3), range(SEQLEN + 1)) <= 1e-9
+    """From the first token on, and beyond the training length after a piece; `validation invariances` takes all alone."""
+    edges = [*range(8), *range(SEQLEN - 13, SEQLEN + 1)]
+    assert chunked(case.subject, random_tokens(5, 3), edges) <= 1e-9
 
 
 @every_case

@@ -59,7 +59,7 @@ def all_same(a: list[Episode], b: list[Episode]) -> bool:
     return len(a) == len(b) and all(map(same, a, b))
 
 
-@pytest.mark.parametrize("which", ["shipped", "llama", "unigram"])
+@pytest.mark.parametrize("which", ["shipped", "llama", pytest.param("unigram", marks=pytest.mark.slow)])
 def test_every_field_comes_back(materials, cache, never_built, which):
     materials = materials_for(materials, which)
     grid = build(Grid, {"lengths": [1], "depths": 2, "n": 3, "controls": ["none", "query_only", "no_needle"]}, "grid")

@@ -16,7 +16,7 @@ from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.plain_text import Points, measure_windows, points_of, run_context, windows_of
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.probing.store import Store
-from lcprobe.records import CONTEXT_SCHEMA
+from lcprobe.probing.store.versions import CONTEXT
 from lcprobe.schema import build
 
 POINTS = Points((8, 11, 16, 40, 64), (16, 64), (4, 13, 32))
@@ -167,12 +167,12 @@ class Stops(ProbedModel):
 
 def test_a_unit_is_measured_once_and_resumed_after_an_interruption(untrained, materials, tmp_path):
     probe = build(ContextProbe, {"lengths": [1, 2], "n": 7, "kept": [8]}, "probe.context")
-    store = Store(tmp_path / "a", CONTEXT_SCHEMA)
+    store = Store(tmp_path / "a", CONTEXT)
     whole = run(untrained, materials, store, probe)
     assert isinstance(whole, pa.Table)
     assert len({r["window"] for r in whole.to_pylist()}) == 7
     assert run(None, materials, store, probe).equals(whole)
-    cut = Store(tmp_path / "b", CONTEXT_SCHEMA)
+    cut = Store(tmp_path / "b", CONTEXT)
     with pytest.raises(KeyboardInterrupt):
         run(Stops(untrained, 20), materials, cut, probe, batch_tokens=128)
     assert list(cut.folder.glob("*.journal"))

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from lcprobe.probing import units
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.planted import Planted, perfect
+from lcprobe.probing.progress import Done, amount_of_units
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
 from lcprobe.probing.store import MemoryStore, Store, unit_id
@@ -80,6 +82,21 @@ def test_records_in_memory_are_those_on_disk(tasks, untrained, tmp_path):
     _, kept = run(tasks, memory, again, few)
     assert again.calls == 0
     assert kept.equals(table)
+
+
+def test_progress_grows_steadily_to_all_cells_and_tokens(tasks, tmp_path):
+    told: list[Done] = []
+    plan, store = tasks.plan([grid()], 64), Store(tmp_path)
+    known = {"batch_tokens": 500, "progress": lambda done, label: told.append(done)}
+    run_plan(replace(plan, units=plan.units[:2]), tasks, ByPlace(), SUBJECT, store)
+    run_plan(plan, tasks, ByPlace(), SUBJECT, store, **known)
+    whole = amount_of_units(plan.units)
+    assert told == sorted(told)
+    assert told[0] == amount_of_units(plan.units[:2]), "what is there already"
+    assert told[-1] == told[-2] == whole, "before the last line, too"
+    assert whole.cells == sum(len(unit.rows()) for unit in plan.units)
+    steps = {b.cells - a.cells for a, b in zip(told, told[1:], strict=False)}
+    assert max(steps) <= 3, "cell by cell, not unit by unit"
 
 
 def test_a_rerun_does_nothing_and_a_larger_grid_only_what_is_missing(tasks, tmp_path):
@@ -230,37 +247,21 @@ def test_a_damaged_journal_keeps_its_whole_lines_only(tasks, tmp_path, damage):
     assert store.resume("u") == [*kept, [{"a": 3}]]
 
 
-def test_a_damaged_result_file_is_detected_and_redone(tasks, tmp_path):
+def test_a_damaged_result_file_is_named_and_redone(tasks, tmp_path):
     store = Store(tmp_path)
     _, table = run(tasks, store, ByPlace())
-    dice = random.Random(0)
-    silent = 0
-    for trial in range(25):
-        path = sorted(tmp_path.glob("*.parquet"))[0]
-        good = path.read_bytes()
-        bad = bytearray(good)
-        if trial % 2:
-            bad = bad[: dice.randrange(len(bad))]
-        else:
-            bad[dice.randrange(4, len(bad) - 8)] ^= 1 << dice.randrange(8)
-        path.write_bytes(bad)
-        try:
-            silent += not store._read(path).equals(pq.read_table(_write(tmp_path / "good", good)))
-        except DataError as error:
-            assert "set aside" in str(error)
-            assert not path.exists()
-        path.write_bytes(good)
-    assert silent == 0
-    path.unlink()
+    path = sorted(tmp_path.glob("*.parquet"))[0]
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(
+        DataError, match=rf"^{path}: damaged .*, set aside as {path.stem}.bad; allowed: .* redoes it$"
+    ):
+        store.read([path.stem])
+    assert not store.has(path.stem)
     scorer = ByPlace()
     _, again = run(tasks, store, scorer)
     assert again.equals(table)
     assert 0 < scorer.items < table.num_rows
-
-
-def _write(path, data):
-    path.write_bytes(data)
-    return path
 
 
 def test_the_unit_id_tells_every_factor_apart(tasks, tmp_path):
@@ -376,9 +377,9 @@ def test_killed_while_probing_and_resumed_equals_uninterrupted(tmp_path, data_se
     records = study / "records"
     small = "probe.batch_tokens=200"
     dice = random.Random(3)
-    growth = [dice.randrange(1, 12_000) for _ in range(7)]
+    growth = [dice.randrange(1, 12_000) for _ in range(4)]
     kills = killed_until_done("evaluate_main", [str(study), small], tmp_path / "log", records, growth)
-    assert kills >= 3, (tmp_path / "log").read_text()
+    assert kills >= 2, (tmp_path / "log").read_text()
     killed = {p.name: pq.read_table(p) for p in records.glob("*.parquet")}
     csv = (study / "tables" / "cells.csv").read_text()
     for p in records.glob("*"):

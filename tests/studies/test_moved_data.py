@@ -72,6 +72,29 @@ def test_what_was_prepared_is_enough_to_probe_and_to_go_on(tmp_path, study, caps
     assert "data.corpus: given" in said(capsys)
 
 
+def test_a_run_of_a_version_that_left_out_no_near_duplicates_goes_on_with_them_or_not_at_all(tmp_path, capsys):
+    """Its text is the same, but not what is trained on."""
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("\n\n".join([*PROSE, *(f"Once more: {text}" for text in PROSE)]))
+    config, run = config_of(tmp_path, tmp_path / "text"), tmp_path / "runs/tiny/mamba2"
+    as_then = [str(config), "data.near_duplicates=null"]
+    assert train_main(as_then) == 0
+    saved = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(saved.replace("  near_duplicates: null\n", ""))
+    before, prepared = weights(run), {*tmp_path.glob("data/*/manifest.json")}
+    shutil.rmtree(max((run / "checkpoints").glob("step-*")))
+    capsys.readouterr()
+    assert train_main([str(config)]) == 2
+    assert (
+        said(capsys) == f"error: data.near_duplicates: given 0.5; allowed: null as in {run} (or another study.name)"
+    )
+    assert train_main(as_then) == 0
+    after = weights(run)
+    assert all((before[name] == after[name]).all() for name in before)
+    assert evaluate_main([str(run)]) == 0
+    assert {*tmp_path.glob("data/*/manifest.json")} == prepared, "nothing is prepared again"
+
+
 def test_a_new_place_is_checked_by_digest(tmp_path, trained, study, capsys):
     run, prepared = tmp_path / "runs/tiny/mamba2", tmp_path / "data"
     shutil.rmtree(prepared)

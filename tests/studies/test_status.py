@@ -2,7 +2,7 @@
 
 import yaml
 
-from lcprobe.config import parse
+from lcprobe.config import parse, to_yaml
 from lcprobe.studies.status import read_run_config
 from tests.tiny import TINY
 
@@ -26,5 +26,13 @@ def test_fixed_depths_of_an_earlier_version_are_as_many_strata(tmp_path):
 
 
 def test_settings_of_this_version_stay_as_they_are(tmp_path):
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(TINY))
-    assert read_run_config(tmp_path) == yaml.safe_load(yaml.safe_dump(TINY))
+    written = to_yaml(parse(TINY))
+    (tmp_path / "config.yaml").write_text(written)
+    assert read_run_config(tmp_path) == yaml.safe_load(written)
+
+
+def test_a_run_of_a_version_without_the_setting_was_trained_with_near_duplicates(tmp_path):
+    saved = yaml.safe_load(to_yaml(parse(TINY)))
+    assert saved["data"].pop("near_duplicates") == 0.5
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert parse(read_run_config(tmp_path)).data.near_duplicates is None

@@ -143,9 +143,9 @@ GUESSES = {
     [
         {},
         {"words": 4},
-        {"words": 8, "gram": 4},
+        pytest.param({"words": 8, "gram": 4}, marks=pytest.mark.slow),
         {"words": 24, "vocabulary": 8},
-        {"words": 6, "gram": 1},
+        pytest.param({"words": 6, "gram": 1}, marks=pytest.mark.slow),
         {"share": 0.6, "vocabulary": 6},
     ],
 )

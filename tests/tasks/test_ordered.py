@@ -72,7 +72,9 @@ def test_zero_distance_is_directly_before_the_question(materials):
         assert e.queries[0].distance < 100
 
 
-@pytest.mark.parametrize("config", [{}, {"n_keys": 2, "repeats": 3}, {"repeats": 8}])
+@pytest.mark.parametrize(
+    "config", [{}, {"n_keys": 2, "repeats": 3}, pytest.param({"repeats": 8}, marks=pytest.mark.slow)]
+)
 def test_the_kth_value_of_any_key_scores_the_stated_chance(materials, config):
     task = build_task(Ordered, materials, **config)
     samples = [(e, e.queries[0]) for i in range(800) for e in [task.episode(Factors(PLAIN, 1200, 0.5, i))]]

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lcprobe.data.sources.contract import Source
+from lcprobe.data.sources.contract import Source, SourceConfig
 
 
 @dataclass(frozen=True)
-class SentencesConfig:
+class SentencesConfig(SourceConfig):
     """Settings of the toy source."""
 
     documents: int = 40

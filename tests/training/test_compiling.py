@@ -1,4 +1,5 @@
-"""Compiled blocks stay compiled: no graph breaks at an op, and lengths, documents, gradients and probes hit no limit."""
+"""Compiled blocks stay compiled: no graph breaks at an op, and lengths, documents, gradients and probes hit no limit.
+Computed again in the backward pass, compiled or not, they give the gradients that they give without."""
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.schema import build
 from lcprobe.training.compiling import compile_blocks, uncompiled
-from tests.models.contract_cases import MIXER_SETTINGS
+from tests.models.contract_cases import CASES, MIXER_SETTINGS
+from validation.context_parallel.compare import batch
+from validation.invariances.ours import built
 
 LAYOUT = "mamba2 x 2, attention+mlp, mamba2+mlp, attention"
 SETTINGS = {"attention": {"head_dim": 8, "d_conv": 4}, "mamba2": {"head_dim": 8, "d_state": 8, "chunk_size": 16}}
@@ -42,7 +45,10 @@ def test_blocks_compile_without_a_break_and_stay_compiled(variant):
         starts = (tokens + torch.arange(length)) % 9 == 0 if documents else None
         with torch.set_grad_enabled(grad):
             hidden, _ = model.hidden(
-                tokens, starts=starts, state=model.new_state(2, length=length) if state else None
+                tokens,
+                starts=starts,
+                starts_on_host=starts,
+                state=model.new_state(2, length=length) if state else None,
             )
             if grad:
                 hidden.sum().backward()
@@ -69,9 +75,8 @@ ENCODED = {f"attention, {name}": {"positional": {"type": name}} for name in POSI
 EVERY = {name: {} for name in MIXERS if name != "attention"} | ENCODED
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=() if k == "attention, xpos" else pytest.mark.slow) for k in EVERY]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", EVERY)
 def test_no_mixer_and_no_encoding_is_compiled_for_one_length(kind):
     mixer = kind.split(",")[0]
     sizes = {"d_model": 16, "d_ff": 16, "vocab_size": 64, "context_length": 64, "layout": f"{mixer} x 2"}
@@ -97,4 +102,52 @@ def test_no_mixer_and_no_encoding_is_compiled_for_one_length(kind):
     assert [new_graphs(length) for length in (48, 24, 40)] == [0, 0, 0]
     # what loops over blocks of queries says so and runs as it is written, between compiled parts
     assert all("torch.compiler.disable" in reason for reason in counters["graph_break"])
+    torch._dynamo.reset()
+
+
+PASSES = [(48, True), (32, True), (32, False)]
+"""Length, and whether documents are packed."""
+ONE_OF_EACH = {
+    f"{'mixer' if case.registry is MIXERS else 'encoding'} {case.name}": case.settings
+    for case in CASES
+    if case.registry in (MIXERS, POSITIONAL) and not case.name.startswith("toy")
+}
+"""Settings of every mixer and every encoding, the last ones listed."""
+
+
+def gradients(model, recompute, passes=PASSES):
+    """Loss and gradients of each pass."""
+    found, model.recompute = [], recompute
+    for length, documents in passes:
+        tokens, weights, starts = batch(documents, length)
+        model.zero_grad()
+        torch.manual_seed(1)  # of drawn positions
+        loss, _, _ = model.loss(tokens, weights, starts=starts, starts_on_host=starts)
+        loss.backward()
+        found += [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+    return found
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+def test_blocks_computed_again_give_the_same_gradients_to_the_bit(kind):
+    model = built(ONE_OF_EACH[kind]).train()
+    pairs = zip(gradients(model, True), gradients(model, False), strict=True)
+    assert all(torch.equal(again, once) for again, once in pairs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "passes"),
+    [
+        ("encoding rope", PASSES[:1]),
+        *(pytest.param(kind, PASSES, marks=pytest.mark.slow) for kind in ONE_OF_EACH),
+    ],
+)
+def test_compiled_blocks_are_computed_again_as_the_same_graphs(kind, passes):
+    """Of autograd too, which compares what both passes keep, and raises where that differs."""
+    model = built(ONE_OF_EACH[kind]).train()
+    want = gradients(model, False, passes)
+    torch._dynamo.reset()
+    compile_blocks(model, "aot_eager")
+    for ours, theirs in zip(gradients(model, True, passes), want, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
     torch._dynamo.reset()

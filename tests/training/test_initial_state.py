@@ -29,9 +29,11 @@ def model(layout=LAYOUT):
 def batch(rows=4, seqlen=12, before=0, seed=0):
     g = torch.Generator().manual_seed(seed)
     tensors = {"tokens": torch.randint(0, 30, (rows, seqlen), generator=g), "starts": None}
+    tensors["starts_on_host"] = None
     if before:
         tensors["before"] = torch.randint(0, 30, (rows, before), generator=g)
         tensors["before_starts"] = torch.zeros(rows, before, dtype=torch.bool)
+        tensors["before_starts_on_host"] = tensors["before_starts"].numpy()
     return tensors
 
 
@@ -40,7 +42,8 @@ def drawn(choice, net, given, step=0):
     initial = initial_state_of(choose(INITIAL_STATES, choice, "train.initial_state"), net)
     rows = given["tokens"]
     places = [-back % len(rows) for back in range(initial.earlier, 0, -1)]
-    more = {"earlier": rows[places], "earlier_starts": None, "own_parts": [(rows, given["starts"])]}
+    more = {"earlier": rows[places], "earlier_starts": None, "earlier_starts_on_host": None}
+    more["own_parts"] = [(rows, given["starts"], given["starts_on_host"])]
     return initial(net, given | more, StepDraws(0, step, 0))
 
 
@@ -180,7 +183,8 @@ def test_a_study_can_start_from_one_of_its_own_runs(tmp_path, data_settings, cap
         assert status["from"].startswith(str(runs / "base"))
         assert status["data_digest"] != base["data_digest"], "other data than the base has seen"
     assert train_main([str(config)]) == 0, "nothing is trained twice"
-    assert evaluate_main([str(runs)]) == 0
+    few = "probe.grids=[{tasks: [single], lengths: [1, 2], depths: 1, n: 2}]"
+    assert evaluate_main([str(runs), few, "probe.context=null"]) == 0
     capsys.readouterr()
     other = write_config(tmp_path, data_settings, grid=grid, **{**changes, "model": {"layout": "mamba2 x 2"}})
     assert train_main([str(other), "study.name=other", f"grid.way.base.train.from={runs / 'base'}"]) == 2

@@ -1,7 +1,9 @@
 """Two processes and one process with two-fold accumulation train on the same data and end with the same weights."""
 
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -10,9 +12,10 @@ from lcprobe.cli.commands import train_main
 from lcprobe.errors import ConfigError
 from lcprobe.files import read_json
 from lcprobe.studies.tracking import read_metrics
-from lcprobe.training.ranks import TORCHRUN, is_main, rank, world_size
+from lcprobe.training.processes import SRUN, TORCHRUN, Processes, first_host, processes
+from lcprobe.training.ranks import is_main, rank, world_size
 from tests.conftest import ROOT
-from tests.tiny import write_config
+from tests.tiny import start, write_config
 
 TOGETHER = {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 GRID = {
@@ -33,7 +36,34 @@ SHORT = {
 }
 
 
-def test_two_processes_equal_two_fold_accumulation(tmp_path, data_settings):
+def by_torchrun(arguments: list[str], folder: Path) -> str:
+    """What two processes print that torchrun starts."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def by_variables(arguments: list[str], folder: Path) -> str:
+    """The same of two processes with the variables that torchrun sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    logs = [folder / f"log-{i}" for i in range(2)]
+    started = [
+        start("train_main", arguments, log, {**shared, "RANK": str(i), "LOCAL_RANK": str(i)})
+        for i, log in enumerate(logs)
+    ]
+    for process in started:
+        process.join(240)
+    said = "".join(log.read_text() for log in logs)
+    assert [process.exitcode for process in started] == [0, 0], said[-3000:]
+    return said
+
+
+@pytest.mark.parametrize("launched", [by_variables, pytest.param(by_torchrun, marks=pytest.mark.slow)])
+def test_two_processes_equal_two_fold_accumulation(tmp_path, data_settings, launched):
     folders = {}
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -41,16 +71,7 @@ def test_two_processes_equal_two_fold_accumulation(tmp_path, data_settings):
             tmp_path / name, data_settings, grid=GRID, match={"budget": None}, model={"d_ff": 24}, train=SHORT
         )
     assert train_main([str(folders["one"]), "train.accumulate=2"]) == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
-    done = subprocess.run(
-        [*launch, str(folders["two"]), "train.devices=2"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    said = launched([str(folders["two"]), "train.devices=2"], tmp_path)
     runs = {name: tmp_path / name / "runs" / "tiny" / "hybrid" for name in folders}
     status = {name: read_json(run / "status.json") for name, run in runs.items()}
     assert status["one"]["data_digest"] == status["two"]["data_digest"]
@@ -68,7 +89,7 @@ def test_two_processes_equal_two_fold_accumulation(tmp_path, data_settings):
         for name, run in runs.items()
     }
     assert rows["one"] == rows["two"]
-    assert done.stdout.count("trained:") == 1, "one process speaks"
+    assert said.count("trained:") == 1, "one process speaks"
 
 
 def test_the_wrong_number_of_processes_is_one_line(tmp_path, data_settings, capsys):
@@ -84,7 +105,7 @@ def test_a_gpu_where_there_is_none_is_one_line(tmp_path, data_settings, capsys, 
     assert "error: train.accelerator: given 'gpu'; allowed: auto | cpu here" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("process", ["0", "1"])
+@pytest.mark.parametrize("process", [pytest.param("0", marks=pytest.mark.slow), "1"])
 def test_an_allocation_of_several_tasks_does_not_stop_a_single_process(tmp_path, data_settings, monkeypatch, process):
     """Variables as `salloc --ntasks=2` sets them, and as `srun` does for the second task."""
     for name, value in {
@@ -104,7 +125,7 @@ def test_an_allocation_of_several_tasks_does_not_stop_a_single_process(tmp_path,
 
 @pytest.fixture
 def environment(monkeypatch):
-    for name in TORCHRUN:
+    for name in (*TORCHRUN, *SRUN, "LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
     return lambda variables: [monkeypatch.setenv(name, value) for name, value in variables.items()]
 
@@ -143,6 +164,45 @@ def test_an_environment_that_torchrun_does_not_make_is_refused(environment, vari
     environment(variables)
     with pytest.raises(ConfigError, match=message):
         rank()
+
+
+STEP = {
+    "SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "11", "SLURM_LOCALID": "3", "SLURM_STEP_NODELIST": "gpu[07,12]",
+    "SLURM_JOB_ID": "4242137", "SLURM_STEP_TASKS_PER_NODE": "8(x2)",
+}  # fmt: skip
+
+
+def test_processes_of_srun_meet_on_the_first_machine(environment):
+    environment(STEP)
+    assert processes() == Processes(16, 11, 3, 8, "gpu07", 15_000 + 2137, "srun")
+    assert processes().nodes == 2
+    environment({"WORLD_SIZE": "1"})  # a process that says that it is alone
+    assert processes() == Processes()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [("n1", "n1"), ("n1,n2", "n1"), ("gpu[07-09,12],cpu1", "gpu07"), ("a-[1,3]-ib", "a-1-ib"), ("x[5]", "x5")],
+)
+def test_the_first_machine_of_a_list(nodes, host):
+    assert first_host(nodes) == host
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"SLURM_PROCID": "16"}, r"^SLURM_PROCID: given '16'; allowed: 0 \.\. 15, as srun"),
+        ({"SLURM_LOCALID": "8"}, r"^SLURM_LOCALID: given '8'; allowed: 0 \.\. 7"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8,4"}, "^SLURM_STEP_TASKS_PER_NODE: given '8,4'; allowed: the same number"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "5"}, "^SLURM_STEP_TASKS_PER_NODE: given 5; allowed: a divisor"),
+        ({"SLURM_STEP_NODELIST": ","}, "^SLURM_STEP_NODELIST"),
+        ({"SLURM_JOB_ID": "", "SLURM_PROCID": ""}, "without SLURM_PROCID, SLURM_JOB_ID'; allowed: all of"),
+    ],
+)
+def test_an_environment_that_srun_does_not_make_is_refused(environment, changed, message):
+    environment(STEP | changed)
+    with pytest.raises(ConfigError, match=message):
+        processes()
 
 
 def test_a_wrong_environment_is_one_line(tmp_path, data_settings, environment, capsys):

@@ -160,6 +160,7 @@ def _narrow(name: str, written: Mapping[str, Any]) -> dict[str, Any]:
     small = settings_of(written.get("type", name))[0]
     if written.get("type", name) == "attention":
         small = {**small, "n_heads": None} | ({"window": 7} if "window" in written else {})
+        small |= {"n_kv_heads": 1} if "n_kv_heads" in written else {}
     return small
 
 

@@ -44,7 +44,7 @@ def faults(file: str, *changes: tuple[str, ...]) -> tuple[Mutant, ...]:
 
 TESTS = {
     "ssd": ("tests/kernels/test_ssd.py", "tests/kernels/test_ssd_non_finite.py"),
-    "attention": ("tests/kernels/test_attention_triton.py",),
+    "attention": ("tests/kernels/test_attention_triton.py", "tests/kernels/test_attention_tiles.py"),
     "causal_conv1d": ("tests/kernels/test_causal_conv1d.py",),
     "rms_norm": ("tests/kernels/test_rms_norm.py",),
     "linear_recurrence": ("tests/kernels/test_linear_recurrence.py",),

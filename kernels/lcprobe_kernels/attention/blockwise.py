@@ -21,21 +21,21 @@ def rows_per_block(heads: int, n_keys: int, seqlen: int) -> int:
 
 
 def blockwise(
-    rows_to_output: Callable[[Tensor], Tensor], seqlen: int, n_keys: int, heads: int, device: torch.device
+    rows_to_output: Callable[[Tensor, int], Tensor], seqlen: int, n_keys: int, heads: int, device: torch.device
 ) -> Tensor:
     """Outputs of blocks of queries, joined along dimension 1.
 
-    rows_to_output: row numbers (n,) int64, ascending -> (batch, n, ...). heads: batch x n_heads, which with `n_keys`
-    sets the number of rows per block.
+    rows_to_output: row numbers (n,) int64, ascending by 1, and the first of them -> (batch, n, ...). heads: batch x
+    n_heads, which with `n_keys` sets the number of rows per block.
     """
     size = rows_per_block(heads, n_keys, seqlen)
     parts = []
     for first in range(0, seqlen, size):
         rows = torch.arange(first, min(first + size, seqlen), device=device)
         if torch.is_grad_enabled() and size < seqlen:
-            part = checkpoint(rows_to_output, rows, use_reentrant=False, preserve_rng_state=False)
+            part = checkpoint(rows_to_output, rows, first, use_reentrant=False, preserve_rng_state=False)
         else:
-            part = rows_to_output(rows)
+            part = rows_to_output(rows, first)
         assert isinstance(part, Tensor)
         parts.append(part)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

@@ -18,11 +18,12 @@ from lcprobe_kernels.attention.blockwise import rows_per_block
 from lcprobe_kernels.attention.reference import Mask
 
 
-def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
+def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask, soft_cap=0.0):
     """See `lcprobe_kernels.attention._forward`. Without terms: PyTorch's kernel, if it is a CPU and shows every
     NaN."""
     rule, (batch, seqlen, n_heads, _) = Mask(*mask), q.shape
-    if table is None and f_q is None and q.device.type == "cpu" and q.shape[3] == v.shape[3]:
+    plain = table is None and f_q is None and not soft_cap
+    if plain and q.device.type == "cpu" and q.shape[3] == v.shape[3]:
         found = cpu_flash.forward(q, k, v, docs_q, docs_k, scale, rule)
         if found is not None:
             return found
@@ -31,7 +32,8 @@ def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
     lse = q.new_empty(batch, seqlen, n_heads, dtype=acc_dtype)
     keys, values = (t.transpose(1, 2).to(acc_dtype) for t in (k, v))
     for block in _blocks(rule, batch * n_heads, seqlen, k.shape[1]):
-        scores = _scores(block, _rows(q, block, acc_dtype), keys, table, f_q, f_k, docs_q, docs_k, scale, rule)
+        content = _content(block, _rows(q, block, acc_dtype), keys, scale, soft_cap)
+        scores = _scores(block, content, table, f_q, f_k, docs_q, docs_k, rule)
         top = scores.amax(-1, keepdim=True)
         top = torch.where(top == float("-inf"), 0.0, top)
         scores.sub_(top).exp_()
@@ -43,7 +45,7 @@ def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
     return o, lse
 
 
-def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, mask, wanted_table):
+def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, mask, wanted_table, soft_cap=0.0):
     """See `lcprobe_kernels.attention._backward`."""
     rule, (batch, seqlen, n_heads, d_qk) = Mask(*mask), q.shape
     acc_dtype = torch.promote_types(q.dtype, torch.float32)
@@ -56,7 +58,9 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
     inner = inner if dlse is None else inner - dlse.to(acc_dtype)
     for block in _blocks(rule, batch * n_heads, seqlen, k.shape[1]):
         rows = _rows(q, block, acc_dtype)
-        p = _scores(block, rows, keys, table, f_q, f_k, docs_q, docs_k, scale, rule)
+        content = _content(block, rows, keys, scale, soft_cap)
+        slope = 1 - (content / soft_cap).square_() if soft_cap else None  # of the cap
+        p = _scores(block, content, table, f_q, f_k, docs_q, docs_k, rule)
         log_total = _rows(lse[..., None], block, acc_dtype)
         p.sub_(torch.where(log_total == float("-inf"), float("inf"), log_total)).exp_()
         back = _rows(do, block, acc_dtype)
@@ -65,16 +69,17 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
         dv[:, :, at] += grouped.transpose(2, 3) @ back.reshape(shape)
         ds = (back.reshape(shape) @ values[:, :, at].transpose(2, 3)).view(p.shape)
         ds = ds.sub_(_rows(inner[..., None], block, acc_dtype)).mul_(p)
-        grouped = _grouped(ds, keys.shape[1])
-        dq[:, block.rows] = (
-            (grouped @ keys[:, :, at]).view(rows.shape).mul_(scale).flip(2).transpose(1, 2).to(dq.dtype)
-        )
-        dk[:, :, at] += (grouped.transpose(2, 3) @ rows.reshape(batch, keys.shape[1], -1, d_qk)).mul_(scale)
         if f_q is not None:
             df_q[:, block.rows] = ds.sum(-1).flip(2).transpose(1, 2)
             df_k[:, at] -= ds.sum(2).transpose(1, 2)
         if dtable.numel():
             _add_diagonals(dtable, ds, block.distance)
+        ds = ds if slope is None else ds.mul_(slope)
+        grouped = _grouped(ds, keys.shape[1])
+        dq[:, block.rows] = (
+            (grouped @ keys[:, :, at]).view(rows.shape).mul_(scale).flip(2).transpose(1, 2).to(dq.dtype)
+        )
+        dk[:, :, at] += (grouped.transpose(2, 3) @ rows.reshape(batch, keys.shape[1], -1, d_qk)).mul_(scale)
     dk, dv = (g.transpose(1, 2).to(t.dtype) for g, t in ((dk, k), (dv, v)))
     return dq, dk, dv, dtable, df_q, df_k
 
@@ -109,14 +114,18 @@ def _grouped(scores: Tensor, n_kv_heads: int) -> Tensor:
     return scores.view(scores.shape[0], n_kv_heads, -1, scores.shape[3])
 
 
-def _scores(block, rows, keys, table, f_q, f_k, docs_q, docs_k, scale, rule) -> Tensor:
-    """(batch, n_heads, rows, keys) of a block, rows last first, -inf where a key is not seen."""
+def _content(block: _Block, rows: Tensor, keys: Tensor, scale: float, soft_cap: float) -> Tensor:
+    """cap(scale q . k) of a block: (batch, n_heads, rows, keys), rows last first."""
     batch, n_heads, n_rows, d = rows.shape
     picked = keys[:, :, block.keys]
-    n_keys, device = picked.shape[2], rows.device
-    scores = (rows.mul(scale).reshape(batch, keys.shape[1], -1, d) @ picked.transpose(2, 3)).view(
-        batch, n_heads, n_rows, n_keys
-    )
+    content = rows.mul(scale).reshape(batch, keys.shape[1], -1, d) @ picked.transpose(2, 3)
+    content = content.view(batch, n_heads, n_rows, picked.shape[2])
+    return content.div_(soft_cap).tanh_().mul_(soft_cap) if soft_cap else content
+
+
+def _scores(block, scores, table, f_q, f_k, docs_q, docs_k, rule) -> Tensor:
+    """The scores of a block from its content, in place; -inf where a key is not seen."""
+    (n_rows, n_keys), device = scores.shape[2:], scores.device
     if f_q is not None:
         scores.add_(_rows(f_q[..., None], block, scores.dtype))
         scores.sub_(f_k[:, block.keys].transpose(1, 2)[:, :, None].to(scores.dtype))

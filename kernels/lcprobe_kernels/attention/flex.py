@@ -24,6 +24,7 @@ def run(
     documents: tuple[Tensor, Tensor] | None,
     scale: float,
     mask: Mask,
+    soft_cap: float,
 ) -> tuple[Tensor, Tensor]:
     """o and lse; see `lcprobe_kernels.attention.attention`. Raises ArgumentError for gradients on a CPU."""
     from torch.nn.attention.flex_attention import AuxRequest, create_block_mask
@@ -35,6 +36,8 @@ def run(
         )
 
     def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if soft_cap:
+            s = soft_cap * torch.tanh(s / soft_cap)
         if table is not None:
             s = s + table[h, (i + mask.offset - j).clamp(0, table.shape[1] - 1)]
         if cumulative is not None:

@@ -2,9 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from lcprobe_kernels.packed import boundaries_up_to
+
+
+class DocumentNumbers(NamedTuple):
+    """Documents of a call: the numbers of the queries' (batch, seqlen), and of the keys' (batch, n_keys). boundaries:
+    of the keys' documents, where the host knows them, see `packed.boundaries_of`."""
+
+    queries: Tensor
+    keys: Tensor
+    boundaries: Tensor | None = None
+
+    def part(self, low: int, high: int, end: int) -> "DocumentNumbers":
+        """Those of queries low .. high - 1 and of the first `end` keys."""
+        known = self.boundaries
+        known = None if known is None else boundaries_up_to(known, self.keys.shape[1], end)
+        return DocumentNumbers(self.queries[:, low:high], self.keys[:, :end], known)
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,8 @@ def reference(
     documents: tuple[Tensor, Tensor] | None = None,
     mask: Mask,
     scale: float,
+    slopes: Tensor | None = None,
+    soft_cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See `lcprobe_kernels.attention.attention`; o and lse, in the widest of the arguments' dtypes and float32."""
     acc_dtype = torch.promote_types(q.dtype, torch.float32)
@@ -89,6 +109,8 @@ def reference(
         v.to(acc_dtype).repeat_interleave(group, 2),
     )
     scores = torch.einsum("bihd,bjhd->bhij", q, k) * scale
+    if soft_cap is not None:
+        scores = soft_cap * torch.tanh(scores / soft_cap)
     rows = torch.arange(q.shape[1], device=q.device)
     keys = torch.arange(k.shape[1], device=q.device)
     seen = mask.visible(rows, keys)
@@ -97,6 +119,9 @@ def reference(
     if table is not None:
         distance = (rows[:, None] + mask.offset - keys).clamp(0, table.shape[1] - 1)
         scores = scores + table[:, distance].to(acc_dtype)
+    if slopes is not None:
+        distance = (rows[:, None] + mask.offset - keys).to(acc_dtype)
+        scores = scores - slopes.to(acc_dtype)[:, None, None] * distance
     if cumulative is not None:
         f_q, f_k = (f.to(acc_dtype).transpose(1, 2) for f in cumulative)
         scores = scores + f_q[:, :, :, None] - f_k[:, :, None, :]

@@ -5,6 +5,7 @@
 As in Mamba2 (Dao & Gu 2024, arXiv 2405.21060, sec. 7). Documents do not see each other: a tap that would cross a
 document's start reads zero. `reference` is this sum token by token. Sums are float32 (float64 for float64 inputs),
 whatever the inputs. The state is the last width - 1 inputs of the document that the sequence ends in.
+`package` adapts the kernels of the package causal-conv1d.
 """
 
 from typing import Any, Optional
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lcprobe_kernels.backends import path_of
-from lcprobe_kernels.causal_conv1d import cpu
+from lcprobe_kernels.backends import deterministic, module_of, note, path_of
 from lcprobe_kernels.causal_conv1d.reference import reference, step
+from lcprobe_kernels.direct import of_backward, with_gradients
 from lcprobe_kernels.errors import (
     ArgumentError,
     check_first,
@@ -29,8 +30,10 @@ from lcprobe_kernels.packed import resolve_starts
 
 __all__ = ["causal_conv1d", "causal_conv1d_step", "reference"]
 NAME = "causal_conv1d"
-MAX_TRITON_WIDTH = 4
-"""The Triton kernels keep a window in registers; wider ones use PyTorch."""
+MAX_KERNEL_WIDTH = 4
+"""GPU kernels, ours and the peer's, keep a window in registers; wider ones are PyTorch's."""
+LONG = 1 << 31
+"""Numbers of x from which on offsets of 32 bits overflow."""
 
 
 def causal_conv1d(
@@ -53,15 +56,18 @@ def causal_conv1d(
     """
     starts = resolve_starts(NAME, x, starts, cu_seqlens, initial_state)
     _check(x, weight, bias, initial_state, starts, (("silu", silu), ("return_state", return_state)))
+    needs = _needs(x, weight, initial_state, starts)
+    note(NAME, x, needs)
+    path = path_of(NAME, x.device, x.dtype, needs)
     acc_dtype = torch.promote_types(x.dtype, torch.float32)
     weight, bias = weight.to(acc_dtype), None if bias is None else bias.to(acc_dtype)
     before = None if initial_state is None else initial_state.to(x.dtype)
-    if x.shape[1] == 1 and before is not None and not _in_triton(x, weight):
+    if x.shape[1] == 1 and before is not None and path == "torch":
         if starts is not None:
             before = before.where(~starts[..., None], torch.zeros((), dtype=x.dtype, device=x.device))
         y, state = step(x[:, 0], before, weight, bias, silu)
         return y[:, None], state if return_state else None
-    y, _ = _forward(x, weight, bias, before, starts, silu)
+    y, _ = _differentiable(x, weight, bias, before, starts, silu, path)
     return y, _final_state(x, before, starts, weight.shape[1]) if return_state else None
 
 
@@ -101,20 +107,21 @@ def _forward(
     initial_state: Optional[Tensor],  # noqa: UP045
     starts: Optional[Tensor],  # noqa: UP045
     silu: bool,
+    path: str,
 ) -> tuple[Tensor, Tensor]:
-    """y, and for backward z: on the torch path before SiLU, else empty. Triton forms it again, since it reads x
-    anyway."""
-    if _in_triton(x, weight):
-        from lcprobe_kernels.causal_conv1d import triton_fwd
-
-        return triton_fwd.forward(x, weight, bias, initial_state, starts, silu), weight.new_empty(0)
-    return cpu.forward(x, weight, bias, initial_state, starts, silu)
+    """y, and for backward z: on the torch path before SiLU, else empty. Kernels form it again, since they read x
+    anyway. path: the backend, of ABILITIES."""
+    module = module_of(NAME, path, "triton_fwd")
+    if path == "torch":
+        return module.forward(x, weight, bias, initial_state, starts, silu)
+    if not x.shape[0]:
+        return _shapes(x, weight, bias, initial_state, starts, silu, path)
+    return module.forward(x, weight, bias, initial_state, starts, silu), weight.new_empty(0)
 
 
 @_forward.register_fake
-def _(x, weight, bias, initial_state, starts, silu):
-    kept = silu and not _in_triton(x, weight)
-    return x.new_empty(x.shape), weight.new_empty(x.shape if kept else (0,))
+def _shapes(x, weight, bias, initial_state, starts, silu, path):
+    return x.new_empty(x.shape), weight.new_empty(x.shape if silu and path == "torch" else (0,))
 
 
 @torch.library.custom_op("lcprobe::causal_conv1d_bwd", mutates_args=())
@@ -127,39 +134,56 @@ def _backward(
     starts: Optional[Tensor],  # noqa: UP045
     kept: Tensor,
     silu: bool,
+    path: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dx, dweight, dbias, dinitial_state; empty where there is no such input."""
-    if _in_triton(x, weight):
-        from lcprobe_kernels.causal_conv1d import triton_bwd
-
-        return triton_bwd.backward(dy, x, weight, bias, initial_state, starts, silu)
-    return cpu.backward(dy, x, weight, bias, initial_state, starts, kept, silu)
+    module = module_of(NAME, path, "triton_bwd")
+    if path == "torch":
+        return module.backward(dy, x, weight, bias, initial_state, starts, kept, silu)
+    if not x.shape[0]:
+        return _no_gradients(dy, x, weight, bias, initial_state, starts, kept, silu, path)
+    return module.backward(dy, x, weight, bias, initial_state, starts, silu)
 
 
 @_backward.register_fake
-def _(dy, x, weight, bias, initial_state, starts, kept, silu):
-    dbias = weight.new_empty(0 if bias is None else bias.shape)
-    dinitial = x.new_empty(0 if initial_state is None else initial_state.shape)
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), dbias, dinitial
+def _no_gradients(dy, x, weight, bias, initial_state, starts, kept, silu, path):
+    dbias = weight.new_zeros(0 if bias is None else bias.shape)
+    dinitial = x.new_zeros(0 if initial_state is None else initial_state.shape)
+    return x.new_zeros(x.shape), weight.new_zeros(weight.shape), dbias, dinitial
+
+
+_differentiate = of_backward(_backward)
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.silu = inputs
+    *tensors, ctx.silu, ctx.path = inputs
     ctx.save_for_backward(*tensors, output[1])
 
 
 def _gradients(ctx: Any, dy: Any, _: Any) -> Any:
     x, weight, bias, initial, starts, kept = ctx.saved_tensors
-    dx, dweight, dbias, dinitial = _backward(dy, x, weight, bias, initial, starts, kept, ctx.silu)
-    return dx, dweight, None if bias is None else dbias, None if initial is None else dinitial, None, None
+    dx, dweight, dbias, dinitial = _differentiate(dy, x, weight, bias, initial, starts, kept, ctx.silu, ctx.path)
+    return dx, dweight, None if bias is None else dbias, None if initial is None else dinitial, None, None, None
 
 
-torch.library.register_autograd("lcprobe::causal_conv1d_fwd", _gradients, setup_context=_save)
+_differentiable = with_gradients(_forward, _save, _gradients)
 refuse_second_derivative(NAME)
 
 
-def _in_triton(x: Tensor, weight: Tensor) -> bool:
-    return weight.shape[1] <= MAX_TRITON_WIDTH and path_of(NAME, x.device, x.dtype) == "triton"
+def _needs(x: Tensor, weight: Tensor, initial_state: Tensor | None, starts: Tensor | None) -> tuple[str, ...]:
+    """The features of `abilities.FEATURES` that a call needs."""
+    needs = [name for name, given in (("documents", starts), ("initial state", initial_state)) if given is not None]
+    if len(needs) == 2:
+        needs.append("documents after a state")
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        needs += ["gradients", *deterministic()]
+    if weight.shape[1] > MAX_KERNEL_WIDTH:
+        needs.append("wide")
+    if x.shape[2] % 8:
+        needs.append("ragged")
+    if x.numel() >= LONG:
+        needs.append("long")
+    return tuple(needs)
 
 
 def _check(x, weight, bias, initial_state, starts, flags) -> None:

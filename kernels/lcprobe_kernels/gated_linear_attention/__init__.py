@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.backends import deterministic, note, path_of, without_autocast
 from lcprobe_kernels.errors import (
     ArgumentError,
     check_first,
@@ -37,7 +37,7 @@ from lcprobe_kernels.errors import (
 )
 from lcprobe_kernels.gated_linear_attention import cpu
 from lcprobe_kernels.gated_linear_attention.reference import reference, step
-from lcprobe_kernels.packed import resolve_starts
+from lcprobe_kernels.packed import check_boundaries, resolve_starts
 
 __all__ = ["gated_linear_attention", "gated_linear_attention_step", "reference"]
 NAME = "gated_linear_attention"
@@ -57,6 +57,7 @@ def gated_linear_attention(
     scale: float | None = None,
     initial_state: Tensor | None = None,
     starts: Tensor | None = None,
+    boundaries: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     chunk_size: int = 64,
     return_state: bool = False,
@@ -67,8 +68,9 @@ def gated_linear_attention(
     seqlen, n_heads, d_k) or (batch, seqlen, n_heads, 1), <= 0 (-inf forgets everything). bonus: (n_heads, d_k). beta:
     (batch, seqlen, n_heads). erase: like q. a, b: like q, both or neither. At most one of bonus, beta, erase and
     (a, b). scale: factor of q, d_k^-0.5 unless given. initial_state: (batch, n_heads, d_k, d_v). starts: (batch,
-    seqlen) bool, True where a token begins a document and the state resets; or cu_seqlens: (n_documents + 1,), see
-    `packed.starts_of`. chunk_size: a power of two.
+    seqlen) bool, True where a token begins a document and the state resets, and boundaries: of these documents, see
+    `packed.documents_of`, where the host knows them; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`.
+    chunk_size: a power of two.
 
     Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v). Raises ArgumentError for
     other shapes, dtypes, devices, values and combinations, in forward mode (jvp) and for a second derivative, which
@@ -82,16 +84,22 @@ def gated_linear_attention(
     starts = resolve_starts(NAME, q, starts, cu_seqlens, initial_state)
     _check(q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts, chunk_size)
     check_flag(NAME, "return_state", return_state)
+    check_boundaries(NAME, boundaries)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
-    with torch.autocast(q.device.type, enabled=False):  # decays and states stay in float32 or wider
+    needs = tuple(name for name, t in (("documents", starts), ("initial state", initial_state)) if t is not None)
+    if torch.is_grad_enabled() and (q.requires_grad or v.requires_grad):
+        needs = ("gradients", *deterministic(), *needs)
+    note(NAME, q, needs)
+    check_no_tangent(NAME, q, k, v, log_decay, bonus, beta, erase, a, b, initial_state)
+    with without_autocast(q.device):  # decays and states stay in float32 or wider
         if q.shape[1] == 1:
             o, state = _one_token(q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts)
-        elif q.shape[0] and path_of(NAME, q.device, q.dtype) == "fla":
+        elif q.shape[0] and path_of(NAME, q.device, q.dtype, needs) == "fla":
             from lcprobe_kernels.gated_linear_attention import fla
 
-            o, state = fla.run(q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts)
+            given = (q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts)
+            o, state = fla.run(*given, None if starts is None else boundaries)
         else:
-            check_no_tangent(NAME, q, k, v, log_decay, bonus, beta, erase, a, b, initial_state)
             o, state = _by_chunks(
                 q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts, chunk_size
             )
@@ -140,7 +148,7 @@ def gated_linear_attention_step(
         1,
     )
     acc_dtype = torch.promote_types(torch.promote_types(v.dtype, state.dtype), torch.float32)
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q.device):
         q = q.to(acc_dtype) * (q.shape[2] ** -0.5 if scale is None else scale)
         extra = {name: None if x is None else x.to(acc_dtype) for name, x in (given | {"bonus": bonus}).items()}
         o, state = step(q, k.to(acc_dtype), v.to(acc_dtype), log_decay.to(acc_dtype), state.to(acc_dtype), **extra)
@@ -258,7 +266,7 @@ def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
 def _backward(ctx: Any, do: Tensor | None, dfinal: Tensor | None, _: Tensor | None) -> tuple:
     q, k, v, w, a, b, entering = ctx.saved_tensors
     do = torch.zeros_like(v) if do is None else do
-    with torch.autocast(do.device.type, enabled=False):  # also where backward() is called under autocast
+    with without_autocast(do.device):  # also where backward() is called under autocast
         *gradients, dinitial = gated_linear_attention_bwd(
             do, dfinal, q, k, v, w, a, b, entering, ctx.inclusive, ctx.chunk_size
         )

@@ -30,9 +30,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lcprobe_kernels.backends import on_cpu
 from lcprobe_kernels.packed import reached
 
-ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 26
 """A segment holds about this many elements of one input: a CPU's cache keeps what it works on, a GPU is not limited
 by launches, and memory does not grow with length."""
 
@@ -79,7 +80,7 @@ class Chunk(NamedTuple):
 def segment(q: Tensor, v: Tensor, chunk_size: int) -> int:
     """Tokens of a segment, a multiple of the chunk size."""
     batch, _, n_heads, d_k = q.shape
-    elements = ELEMENTS.get(q.device.type, ELEMENTS["cpu"])
+    elements = CPU_ELEMENTS if on_cpu(q.device) else GPU_ELEMENTS
     return max(1, elements // max(1, batch * n_heads * max(d_k, v.shape[3]) * chunk_size)) * chunk_size
 
 
@@ -94,7 +95,7 @@ def forward(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int)
     d_k, d_v)."""
     results = _forward(x, initial, inclusive, chunk_size)
     # every NaN and infinity of the inputs appears in o or the state, so a sum detects it; a GPU would synchronise
-    if x.q.device.type != "cpu" or (results[0].sum() + results[1].sum()).isfinite():
+    if x.q.device.type != "cpu" or not on_cpu(x.q.device) or (results[0].sum() + results[1].sum()).isfinite():
         return results
     return _confined(x, initial, inclusive, chunk_size)
 

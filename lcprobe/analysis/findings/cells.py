@@ -8,6 +8,7 @@ nothing (in arXiv 2407.08112 five of eight models average three formats at some 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,11 @@ from lcprobe.analysis.findings.tokenizers import NO_TOKENIZERS, Tokenizers
 from lcprobe.analysis.inputs import StudyFacts, TaskFacts
 from lcprobe.analysis.stats.effective_samples import effective_sample_size
 from lcprobe.analysis.stats.estimates import Proportion, proportion_of, proportion_of_cells
+from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.tasks.episode import Formats
 
+FLOOR, CEILING = 0.05, 0.95
+"""Means beyond which differences inside a slice are not tested."""
 TOO_FEW = "too few samples (a test needs two)"
 SCORES = (
     "first_token",
@@ -54,13 +58,14 @@ class Unavailable:
         return self.reason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slice:
-    """Complete planned cells of a panel at one length. depths: centres of their strata.
+    """Complete planned cells of a panel at one length, and what is computed of them, once: a model is compared with
+    every other. depths: centres of their strata.
 
     hits, trials: (n_depths, n_samples) int64, summed over queries; trials are equal for all samples of a depth.
-    index: (n_samples,) sample numbers. chance: mean expected score of choosing one of the values without using the
-    key.
+    index: (n_samples,) sample numbers, ascending. chance: mean expected score of choosing one of the values without
+    using the key.
     """
 
     depths: tuple[float, ...]
@@ -69,10 +74,15 @@ class Slice:
     trials: np.ndarray
     chance: float
 
-    @property
+    @cached_property
     def value(self) -> float:
         """Proportion of all trials."""
         return float(self.hits.sum() / self.trials.sum())
+
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """(n_samples,) proportion of hits of each sample over all depths and queries."""
+        return self.hits.sum(axis=0) / self.trials.sum(axis=0)
 
     @property
     def guessed(self) -> float:
@@ -80,15 +90,32 @@ class Slice:
         guessed."""
         return self.chance if self.chance < 1 else 0.0
 
-    @property
+    @cached_property
     def estimate(self) -> Proportion:
         """Mean over all cells, with its interval: not wider than the widest of the cells."""
         return proportion_of_cells(self.hits, self.trials)
 
-    @property
+    @cached_property
     def n_eff(self) -> float:
         """Effective sample size of its mean."""
         return float(effective_sample_size(self.hits.sum(axis=0), self.trials.sum(axis=0)))
+
+    @cached_property
+    def limit(self) -> str | None:
+        """Why differences inside it cannot be tested, or None.
+
+        At the floor: the mean is below 0.05, or, for tasks with a chance level below 1, no depth is above chance by
+        its Wilson bound (each depth by itself, as a model that retrieves the last needle alone has a mean near
+        chance).
+        """
+        if self.value > CEILING:
+            return "not testable (ceiling)"
+        if self.value < FLOOR:
+            return "not testable (floor)"
+        lower_bounds = wilson(self.hits.sum(axis=1), self.trials.sum(axis=1))[0]
+        if self.chance < 1 and max(lower_bounds) <= self.chance:
+            return "not testable (floor: no depth above chance)"
+        return None
 
     def at_depths(self, depths: Sequence[float]) -> "Slice":
         """The same samples at some of the depths."""

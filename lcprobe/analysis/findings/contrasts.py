@@ -18,17 +18,16 @@ the place (`findings.place`); where models are compared and there are several tr
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
-from fractions import Fraction
+from dataclasses import astuple, dataclass, field, fields, replace
 from itertools import combinations
 from typing import Any, Literal
 
 from lcprobe.analysis.findings.cells import TOO_FEW, Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length, trained_end
+from lcprobe.analysis.findings.extrapolation import reference_length, trained_end
 from lcprobe.analysis.findings.families import Claim, gates_of
-from lcprobe.analysis.findings.place import W_SHAPE, PlaceSkills, place_skills
-from lcprobe.analysis.findings.skill import SkillTest, skill_test
-from lcprobe.analysis.findings.slice_tests import concatenated, paired_test, pooled, seed_test
+from lcprobe.analysis.findings.place import W_SHAPE, PlaceSkills, place_skills, place_tests
+from lcprobe.analysis.findings.skill import SkillTest
+from lcprobe.analysis.findings.slice_tests import KnownSides, PairedTest, Side, paired_tests, seed_test
 from lcprobe.analysis.findings.tokenizers import not_paired
 from lcprobe.analysis.findings.training_length.architectures import architecture_of, by_training_length
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
@@ -43,8 +42,8 @@ OF_MODELS: tuple[Kind, ...] = ("models", "model", "model cell", "training length
 """Kinds that compare models: what one training seed shows is about its runs alone."""
 ON_THESE_RUNS = "on these runs"
 Zone = Literal["up to the training length", "past the training length"]
-Sides = list[list[Slice | Unavailable]]
-"""The slices of two groups of runs, one per run."""
+Sides = tuple[Side, Side]
+"""Two groups of runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,8 @@ class Contrast(Claim):
     """first - second, in accuracy; of places in skill. refused: why there is no test; then the numbers are None.
 
     first, second: accuracy of both sides. seeds: 95 % bounds of the difference over training seeds (Welch), where
-    both groups have at least two runs. length: of a pooled contrast, the longest.
+    both groups have at least two runs. zone, lengths: of two models over all lengths of a zone, which and over which
+    lengths; such a contrast has the longest of them as its length.
     """
 
     kind: Kind
@@ -69,6 +69,8 @@ class Contrast(Claim):
     high: float | None = None
     seeds: tuple[float, float] | None = None
     refused: str | None = None
+    zone: Zone | None = None
+    lengths: tuple[int, ...] = ()
 
     @property
     def direction(self) -> Literal["higher", "lower", ""]:
@@ -89,27 +91,56 @@ class Contrast(Claim):
         return f"{self.direction} {ON_THESE_RUNS}" if runs_alone else self.direction
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Open(Contrast):
+    """A contrast whose test is not done yet: tests of many pairs are done together. sides: for that over seeds."""
+
+    pair: tuple[Slice, Slice] = field(repr=False)
+    sides: Sides | None = field(default=None, repr=False)
+
+
 def contrasts(data: Measured, closed: Mapping[PanelKey, str]) -> list[Contrast]:
     """All declared contrasts, not yet corrected. closed: panels that are not to be interpreted, and why."""
     return [c for task in data.tasks for c in (*of_one_model(data, task, closed), *of_models(data, task))]
 
 
-def of_one_model(data: Measured, task: TaskFacts, closed: Mapping[PanelKey, str]) -> Iterator[Contrast]:
+def of_one_model(data: Measured, task: TaskFacts, closed: Mapping[PanelKey, str]) -> list[Contrast]:
     """Lengths, places and formats of each model on a task."""
+    return _tested([*_of_one_model(data, task, closed)])
+
+
+def of_models(data: Measured, task: TaskFacts, cells: bool = True) -> list[Contrast]:
+    """Models, training lengths and extensions against each other on a task; closed panels, too: their accuracies
+    compare. cells: whether models are also compared cell by cell, behind their lengths."""
+    known = KnownSides(data, task.name)
+    declared = (*_models(data, task, known, cells), *_training_lengths(data, task, known), *_extensions(data, task))
+    return _tested([*declared])
+
+
+def _tested(declared: Sequence[Contrast]) -> list[Contrast]:
+    """Contrasts with the tests that are open."""
+    tests = iter(paired_tests([c.pair for c in declared if isinstance(c, _Open)]))
+    return [_closed(c, next(tests)) if isinstance(c, _Open) else c for c in declared]
+
+
+def _closed(c: _Open, test: PairedTest | Unavailable) -> Contrast:
+    done: dict[str, Any] = {f.name: getattr(c, f.name) for f in fields(Contrast)}
+    if isinstance(test, Unavailable):
+        return Contrast(**{**done, "refused": test.reason})
+    done |= test._asdict()
+    seeds = None if c.sides is None else seed_test(c.sides)
+    if seeds is not None:
+        done |= {"seeds": (seeds.low, seeds.high), "p_seeds": seeds.p}
+    return Contrast(**done)
+
+
+def _of_one_model(data: Measured, task: TaskFacts, closed: Mapping[PanelKey, str]) -> Iterator[Contrast]:
     for run in data.study.runs:
         for format in data.formats(task.name):
             reason = closed.get(PanelKey(run.name, task.name, format))
             gated = (*_length(data, run, task, format, reason), *_position(data, run, task, format, reason))
             yield from (replace(c, given=gates_of(PanelKey(run.name, task.name, format))) for c in gated)
         yield from _formats(data, run, task)
-
-
-def of_models(data: Measured, task: TaskFacts, cells: bool = True) -> Iterator[Contrast]:
-    """Models, training lengths and extensions against each other on a task; closed panels, too: their accuracies
-    compare. cells: whether models are also compared cell by cell, behind their lengths."""
-    yield from _models(data, task, cells)
-    yield from _training_lengths(data, task)
-    yield from _extensions(data, task)
 
 
 def _length(
@@ -128,26 +159,28 @@ def _position(
     data: Measured, run: RunFacts, task: TaskFacts, format: Formats, closed: str | None
 ) -> Iterator[Contrast]:
     where, family = PanelKey(run.name, task.name, format), f"{run.name} on {task.name}"
-    for length in data.lengths(task.name, format):
-        skills = Unavailable(closed) if closed else place_skills(data, task, where, length)
-        kinds: list[tuple[Kind, str]] = [
-            ("primacy", "start − middle"), ("recency", "end − middle"), ("lost in the middle", "ends − middle"),
-        ]  # fmt: skip
-        tested: list[Contrast] = []
-        accuracies = {} if isinstance(skills, Unavailable) else _accuracies(skills)
-        for kind, what in kinds:
-            blank = replace(_blank(kind, family, where, length, what), name=f"{kind} {where} {length}")
-            if isinstance(skills, Unavailable):
-                yield replace(blank, refused=skills.reason)
-                continue
-            sides = {"primacy": [skills.start], "recency": [skills.end]}.get(kind, [skills.start, skills.end])
-            test = skill_test(skills.effect(*sides))
+    lengths = data.lengths(task.name, format)
+    of_each = [Unavailable(closed) if closed else place_skills(data, task, where, length) for length in lengths]
+    tests = iter(place_tests([skills for skills in of_each if isinstance(skills, PlaceSkills)]))
+    kinds: list[tuple[Kind, str]] = [
+        ("primacy", "start − middle"), ("recency", "end − middle"), ("lost in the middle", "ends − middle"),
+    ]  # fmt: skip
+    for length, skills in zip(lengths, of_each, strict=True):
+        blanks = [
+            replace(_blank(kind, family, where, length, what), name=f"{kind} {where} {length}")
+            for kind, what in kinds
+        ]
+        if isinstance(skills, Unavailable):
+            yield from (replace(blank, refused=skills.reason) for blank in blanks)
+            continue
+        accuracies, own, tested = _accuracies(skills), next(tests), list[Contrast]()
+        for blank, test in zip(blanks, (own.start, own.end, own.ends), strict=True):
             if isinstance(test, Unavailable):
                 yield replace(blank, refused=test.reason)
                 continue
-            blank = replace(blank, first=accuracies[kind], second=accuracies["middle"], **_of_test(test))
-            tested.append(blank)
-            yield _both(blank, tested[0], tested[1], skills.w_shape) if kind == "lost in the middle" else blank
+            sides = {"first": accuracies[blank.kind], "second": accuracies["middle"]}
+            tested.append(replace(blank, **sides, **_of_test(test)))
+            yield _both(tested[2], tested[0], tested[1], own.w_shape) if len(tested) == len(kinds) else tested[-1]
 
 
 def _accuracies(skills: PlaceSkills) -> dict[str, Proportion]:
@@ -183,16 +216,19 @@ def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> Iterator[Contras
             yield _compared(blank, first, second, guard="both")
 
 
-def _models(data: Measured, task: TaskFacts, cells: bool) -> Iterator[Contrast]:
-    several = bool(by_training_length(data.study.runs))
+def _models(data: Measured, task: TaskFacts, known: KnownSides, cells: bool) -> Iterator[Contrast]:
+    several, formats = bool(by_training_length(data.study.runs)), data.formats(task.name)
+    trained = {
+        (run.name, f): trained_end(data, run, PanelKey(run.name, task.name, f))
+        for runs in _as_trained(data).values()
+        for run in runs
+        for f in formats
+    }
     for (a, runs_a), (b, runs_b) in combinations(_as_trained(data).items(), 2):
         if several and _trained_at(runs_a[0]) != _trained_at(runs_b[0]):
             continue
-        pairs = list(_pairs(data, task, "", "model", (a, runs_a), (b, runs_b)))
-        ends = {
-            str(f): min(trained_end(data, run, PanelKey(run.name, task.name, f)) for run in (*runs_a, *runs_b))
-            for f in data.formats(task.name)
-        }
+        pairs = list(_pairs(data, task, known, "", "model", (a, runs_a), (b, runs_b)))
+        ends = {str(f): min(trained[run.name, f] for run in (*runs_a, *runs_b)) for f in formats}
         zones: dict[Zone, list[tuple[Contrast, Sides]]] = {}
         for blank, sides in pairs:
             zone: Zone = (
@@ -201,7 +237,7 @@ def _models(data: Measured, task: TaskFacts, cells: bool) -> Iterator[Contrast]:
             zones.setdefault(zone, []).append((blank, sides))
         for zone, members in zones.items():
             name = f"{a} − {b} on {task.name}, {zone}"
-            yield replace(_pooled_pair(zone, members), family=f"models on {task.name}", name=name)
+            yield replace(_pooled_pair(zone, members, known, (a, b)), family=f"models on {task.name}", name=name)
             for blank, sides in members:
                 own = f"{name}, {blank.format} at {blank.length}"
                 yield replace(_groups(blank, sides), family=name, name=own, behind=name)
@@ -209,7 +245,9 @@ def _models(data: Measured, task: TaskFacts, cells: bool) -> Iterator[Contrast]:
                     yield from _cells(replace(blank, kind="model cell", family=own, behind=own), sides)
 
 
-def _pooled_pair(zone: Zone, members: Sequence[tuple[Contrast, Sides]]) -> Contrast:
+def _pooled_pair(
+    zone: Zone, members: Sequence[tuple[Contrast, Sides]], known: KnownSides, groups: tuple[str, str]
+) -> Contrast:
     """Two groups over all formats and lengths of a zone at which all of their runs are complete."""
     lengths = sorted({blank.length for blank, _ in members})
     formats = dict.fromkeys(blank.format for blank, _ in members)
@@ -218,45 +256,41 @@ def _pooled_pair(zone: Zone, members: Sequence[tuple[Contrast, Sides]]) -> Contr
         first,
         kind="models",
         length=lengths[-1],
+        zone=zone,
+        lengths=tuple(lengths),
         format=first.format if len(formats) == 1 else f"{len(formats)} formats",
         what=f"{first.what}, {zone} ({span(lengths)} tokens)",
     )
-    complete = [sides for _, sides in members if not any(isinstance(p, Unavailable) for side in sides for p in side)]
+    complete = [(blank, sides) for blank, sides in members if all(side.complete for side in sides)]
     if blank.refused is not None or not complete:
         return blank if blank.refused else replace(blank, refused="not testable (no length is complete)")
-    runs = [[_joined([sides[s][i] for sides in complete]) for i in range(len(complete[0][s]))] for s in (0, 1)]
-    if any(isinstance(part, Unavailable) for side in runs for part in side):
+    places = [(member.format, member.length) for member, _ in complete]
+    first, second = (known.joined(groups[s], places, [sides[s] for _, sides in complete]) for s in (0, 1))
+    if not (first.complete and second.complete):
         return replace(blank, refused=TOO_FEW)
-    return _groups(blank, runs)
-
-
-def _joined(parts: Sequence[Slice | Unavailable]) -> Slice | Unavailable:
-    """One run over several formats and lengths: only cells that both groups have, so that their means compare."""
-    slices = [part for part in parts if isinstance(part, Slice)]
-    joined = concatenated(slices)
-    return joined if len(joined.index) > 1 else Unavailable(TOO_FEW)
+    return _groups(blank, (first, second))
 
 
 def _cells(blank: Contrast, sides: Sides) -> Iterator[Contrast]:
     """Two groups of runs cell by cell."""
-    first, second = map(pooled, sides)
+    first, second = (side.whole for side in sides)
     if blank.refused is not None or isinstance(first, Unavailable) or isinstance(second, Unavailable):
         return
     for depth in dict.fromkeys(first.depths):
         if depth not in second.depths:
             continue
-        at: Sides = [[p.at_depths([depth]) for p in side if isinstance(p, Slice)] for side in sides]
+        at = sides[0].at_depth(depth), sides[1].at_depth(depth)
         yield _groups(replace(blank, what=f"{blank.what} at depth {depth:g}"), at, guarded=False)
 
 
-def _training_lengths(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
+def _training_lengths(data: Measured, task: TaskFacts, known: KnownSides) -> Iterator[Contrast]:
     """Groups of one architecture: the longer training length minus the shorter, at equal tokens."""
     groups = sorted(_as_trained(data).items(), key=lambda item: -item[1][0].context_length)
     for longer, shorter in combinations(groups, 2):
         a, b = longer[1][0], shorter[1][0]
         if architecture_of(a) == architecture_of(b) and a.context_length != b.context_length:
             for blank, sides in _pairs(
-                data, task, f"training lengths on {task.name}", "training length", longer, shorter
+                data, task, known, f"training lengths on {task.name}", "training length", longer, shorter
             ):
                 yield _groups(blank, sides)
 
@@ -278,6 +312,7 @@ def _as_trained(data: Measured) -> dict[str, list[RunFacts]]:
 def _pairs(
     data: Measured,
     task: TaskFacts,
+    known: KnownSides,
     family: str,
     kind: Kind,
     first: tuple[str, list[RunFacts]],
@@ -289,10 +324,7 @@ def _pairs(
     reason = not_paired(data.study, [run.name for run in (*first[1], *second[1])])
     for format in data.formats(task.name):
         for length in data.lengths(task.name, format):
-            sides = [
-                [data.slice(PanelKey(run.name, task.name, format), length) for run in runs]
-                for runs in (first[1], second[1])
-            ]
+            sides = known.at(*first, format, length), known.at(*second, format, length)
             blank = _blank(kind, family, PanelKey(what, task.name, format), length, what)
             yield replace(blank, refused=reason), sides
 
@@ -308,19 +340,19 @@ def _extensions(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
         for format in data.formats(task.name):
             where = PanelKey(group, task.name, format)
             for length in data.lengths(task.name, format):
-                sides = [[data.slice(PanelKey(n, task.name, format), length) for n in side] for side in names]
+                first, second = (
+                    Side([data.slice(PanelKey(n, task.name, format), length) for n in side]) for side in names
+                )
                 blank = _blank("extension", f"extensions on {task.name}", where, length, f"{label} − as trained")
-                yield _groups(blank, sides)
+                yield _groups(blank, (first, second))
 
 
 def _groups(blank: Contrast, sides: Sides, guarded: bool = True) -> Contrast:
     """One group of runs against another, over samples and over training seeds."""
     if blank.refused is not None:
         return blank
-    first, second = map(pooled, sides)
-    compared = _compared(blank, first, second, guard="both" if guarded else "none")
-    test = None if compared.p is None else seed_test(sides)
-    return compared if test is None else replace(compared, seeds=(test.low, test.high), p_seeds=test.p)
+    compared = _compared(blank, sides[0].whole, sides[1].whole, guard="both" if guarded else "none")
+    return replace(compared, sides=sides) if isinstance(compared, _Open) else compared
 
 
 def _compared(
@@ -341,21 +373,13 @@ def _compared(
     if len(shared) < max(len({*first.depths}), len({*second.depths})):
         blank = replace(blank, what=f"{blank.what} ({len({*shared})} shared depths)")
         first, second = first.at_depths(shared), second.at_depths(shared)
-    states = [floor_or_ceiling(part) or "" for part in (first, second)]
+    states = [part.limit or "" for part in (first, second)]
     if guard == "second" and "floor" in states[1]:
         return replace(blank, refused="not testable (reference length at the floor)")
     for limit in ("floor", "ceiling"):
         if guard == "both" and all(limit in state for state in states):
             return replace(blank, refused=f"not testable (both at {limit})")
-    return _tested(blank, [(Fraction(1), first)], second)
-
-
-def _tested(blank: Contrast, first: list[tuple[Fraction, Slice]], second: Slice) -> Contrast:
-    """`blank` filled in with the test of sum(weight x slice) - second."""
-    test = paired_test(first, second)
-    if isinstance(test, Unavailable):
-        return replace(blank, refused=test.reason)
-    return replace(blank, **test._asdict())
+    return _Open(**{f.name: getattr(blank, f.name) for f in fields(Contrast)}, pair=(first, second))
 
 
 def _blank(kind: Kind, family: str, where: PanelKey, length: int, what: str) -> Contrast:

@@ -8,7 +8,8 @@ constant of 85.6 % is one model's score and out of reach for small ones.
 
     base      its skill is above 0, at .05 over the number of lengths up to the training length
     passes    skill(length) - 0.85 x skill(B) is above 0, paired by sample, for every length B up to the training
-              length: so for the best of them, whichever that is
+              length: so for the best of them, whichever that is. More right answers have no larger p
+              (`SkillTest.p_above`)
     sequence  base and lengths upwards from it are claims of the report (`findings.families`), each behind the one
               before: the first that is no finding ends it
     limit     another claim: that the first length that does not pass at .05 by itself is below 0.85 of some B; p over
@@ -35,18 +36,16 @@ from lcprobe.analysis.findings.skill import (
     guessed_at,
     p_above_zero,
     skill_of,
-    skill_test,
+    skill_tests,
 )
-from lcprobe.analysis.findings.slice_tests import proportions
+from lcprobe.analysis.findings.slice_tests import proportions, shared_samples
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.differences import ratio_bounds
 from lcprobe.analysis.stats.estimates import Estimate, Proportion
-from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.analysis.stats.multiplicity import ALPHA
 
 SHARE_OF_BASE = 0.85
 CAN_DO: Branch = "what each model can do"
-FLOOR, CEILING = 0.05, 0.95
 BEYOND_TRAINED = 0.1
 """Share of a length's needle distances that may be longer than any in training."""
 
@@ -184,22 +183,6 @@ def level_above(floor: float, base: FloatOrArray) -> FloatOrArray:
     return floor + SHARE_OF_BASE * (base - floor)
 
 
-def floor_or_ceiling(part: Slice) -> str | None:
-    """Why differences inside a slice cannot be tested, or None.
-
-    At the floor: the mean is below 0.05, or, for tasks with a chance level below 1, no depth is above chance by its
-    Wilson bound (each depth by itself, as a model that retrieves the last needle alone has a mean near chance).
-    """
-    if part.value > CEILING:
-        return "not testable (ceiling)"
-    if part.value < FLOOR:
-        return "not testable (floor)"
-    lower_bounds = wilson(part.hits.sum(axis=1), part.trials.sum(axis=1))[0]
-    if part.chance < 1 and max(lower_bounds) <= part.chance:
-        return "not testable (floor: no depth above chance)"
-    return None
-
-
 def extrapolations(data: Measured, closed: Mapping[PanelKey, str], ratios: bool = True) -> list[Extrapolation]:
     """Extrapolation of every model, task and format. closed: panels that are not to be interpreted, and why. ratios:
     whether by_length has them, which is most of the time."""
@@ -218,6 +201,7 @@ def _extrapolation(
     reference, inside = reference_length(lengths, end), lengths_inside(lengths, end)
     parts = {length: data.slice(where, length) for length in lengths}
     estimates = {length: p if isinstance(p, Unavailable) else p.estimate for length, p in parts.items()}
+    ratio_of = _ratios(parts, parts[reference]) if ratios else dict.fromkeys(lengths)
     blank = Extrapolation(
         family=f"{run.name} on {task.name}",
         given=gates_of(where),
@@ -226,10 +210,7 @@ def _extrapolation(
         trained_end=end,
         reference_length=reference,
         base=Unavailable("not tested"),
-        by_length=tuple(
-            (length, estimates[length], _ratio(parts[length], parts[reference]) if ratios else None)
-            for length in lengths
-        ),
+        by_length=tuple(zip(lengths, estimates.values(), ratio_of.values(), strict=True)),
     )
     for length in inside:
         if isinstance(part := parts[length], Unavailable):
@@ -246,7 +227,7 @@ def _extrapolation(
     if where in closed:
         return replace(blank, reason=closed[where])
     part = parts[best]
-    if isinstance(part, Slice) and "floor" in (state := floor_or_ceiling(part) or ""):
+    if isinstance(part, Slice) and "floor" in (state := part.limit or ""):
         return replace(blank, reason=state)
     steps, p, remark = _sequence(skills, known, best, [n for n in lengths if n > best])
     if best > end:
@@ -282,18 +263,21 @@ def _sequence(
     """The p that the base is above 0, and that each longer length passes, up to the first that does not at .05; the p
     that this one is below, 1 where all pass and None where the base does not; and a remark."""
     steps = {best: min(1.0, p_above_zero(bases[best]) * len(bases))}
-    for length in longer if steps[best] < ALPHA else ():
-        skill = skills[length]
-        if isinstance(skill, Unavailable):
+    if steps[best] >= ALPHA:
+        return steps, None, ""
+    measured = {length: skill for length in longer if isinstance(skill := skills[length], Skill)}
+    tests = skill_tests([[(1.0, s), (-SHARE_OF_BASE, base)] for s in measured.values() for base in bases.values()])
+    of_each = {length: tests[i * len(bases) : (i + 1) * len(bases)] for i, length in enumerate(measured)}
+    for length in longer:
+        if isinstance(skill := skills[length], Unavailable):
             steps[length] = 1.0
             return steps, 1.0, f"{length:,} tokens: {skill}"
-        tests = [skill_test([(1.0, skill), (-SHARE_OF_BASE, b)]) for b in bases.values()]
-        known = [test for test in tests if isinstance(test, SkillTest)]
-        passes = len(known) == len(tests) and min(test.value for test in known) > 0
-        steps[length] = max(test.p for test in known) if passes else 1.0
+        known = [test for test in of_each[length] if isinstance(test, SkillTest)]
+        passes = len(known) == len(bases) and min(test.value for test in known) > 0
+        steps[length] = max(test.p_above for test in known) if passes else 1.0
         if steps[length] >= ALPHA:
             return steps, min([1.0, *(test.p * len(bases) for test in known if test.value < 0)]), ""
-    return steps, 1.0 if steps[best] < ALPHA else None, ""
+    return steps, 1.0, ""
 
 
 def _task(data: Measured, name: str) -> TaskFacts:
@@ -304,9 +288,20 @@ def _values(guesses: Sequence[Slice | float | Unavailable]) -> list[float]:
     return [g.value if isinstance(g, Slice) else g for g in guesses if not isinstance(g, Unavailable)]
 
 
-def _ratio(part: Slice | Unavailable, base: Slice | Unavailable) -> Estimate | None:
-    if isinstance(part, Unavailable) or isinstance(base, Unavailable) or not base.hits.any():
-        return None
-    shared = np.intersect1d(part.index, base.index, assume_unique=True)
-    low, high = ratio_bounds(proportions(part, shared), proportions(base, shared))
-    return Estimate(part.value / base.value, low, high, len(shared), ".2f")
+def _ratios(parts: Mapping[int, Slice | Unavailable], base: Slice | Unavailable) -> dict[int, Estimate | None]:
+    """Accuracy over that of the base; lengths with equally many shared samples together."""
+    ratios: dict[int, Estimate | None] = dict.fromkeys(parts)
+    if isinstance(base, Unavailable) or not base.hits.any():
+        return ratios
+    shares: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    for length, part in parts.items():
+        if isinstance(part, Slice):
+            shared = shared_samples([part, base])
+            shares.setdefault(len(shared), {})[length] = proportions(part, shared), proportions(base, shared)
+    for n, own in shares.items():
+        bounds = ratio_bounds(*(np.stack(side) for side in zip(*own.values(), strict=True)))
+        for length, low, high in zip(own, *(bound.tolist() for bound in bounds), strict=True):
+            part = parts[length]
+            assert isinstance(part, Slice)
+            ratios[length] = Estimate(part.value / base.value, low, high, n, ".2f")
+    return ratios

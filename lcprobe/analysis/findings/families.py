@@ -24,8 +24,10 @@ A joint claim (lost in the middle: both ends above the middle) has no test of it
 needs are. `python -m validation null_reports` simulates whole reports.
 """
 
+import heapq
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from lcprobe.analysis.stats.multiplicity import ALPHA
@@ -85,31 +87,81 @@ def gates_of(panel: object) -> tuple[str, str]:
 T = TypeVar("T", bound=Claim)
 
 
-@dataclass
 class _Node:
     """A claim, or a part of the report, which counts as found. score: the least p of what is open in it, times the
-    number of parts that share at each level, or one over its share; infinite where it is finished."""
+    number of parts that share at each level; infinite where it is finished.
 
-    weight: float = 1.0
-    p: float = 0.0
-    found: bool = True
-    parts: "list[_Node]" = field(default_factory=list)
-    parent: "_Node | None" = None
-    score: float = float("inf")
+    Its open parts are in a heap by their scores: a report of 45 models has thousands of them in one family, and each
+    is found by itself. An entry counts as long as it has the score of its part.
+    """
+
+    def __init__(self, p: float = 0.0, found: bool = True):
+        self.p, self.found, self.score = p, found, math.inf
+        self.parts: list[_Node] = []
+        self.parent: _Node | None = None
+        self._place, self._open, self._heap = 0, 0, list[tuple[float, int]]()
 
     def add(self, part: "_Node") -> "_Node":
-        part.parent = self
+        part.parent, part._place = self, len(self.parts)
         self.parts.append(part)
         return part
 
-    def update(self) -> None:
-        """Its score from those of its parts."""
+    def weight_of(self, part: "_Node") -> float:
+        """The relative share of a part."""
+        return 1.0
+
+    def next_part(self) -> "_Node":
+        """The part in which the next claim is found."""
+        return self.parts[self._heap[0][1]]
+
+    def set_up(self) -> None:
+        """Scores of all that is in it, and its own."""
+        for part in self.parts:
+            part.set_up()
+        self._heap = [(part.score, part._place) for part in self.parts if part.score < math.inf]
+        self._open = len(self._heap)
+        heapq.heapify(self._heap)
+        self._rescore()
+
+    def find(self) -> None:
+        """Count it as found, here and in all that it is a part of."""
+        self.found, before, node = True, self.score, self
+        node._rescore()
+        while (parent := node.parent) is not None:
+            whole = parent.score
+            parent._open -= (before < math.inf) - (node.score < math.inf)
+            if node.score < math.inf:
+                heapq.heappush(parent._heap, (node.score, node._place))
+            parent._rescore()
+            node, before = parent, whole
+
+    def _rescore(self) -> None:
         if not self.found:
             self.score = self.p
-        else:
-            open_ = [part for part in self.parts if part.score < float("inf")]
-            total = sum(part.weight for part in open_)
-            self.score = min((total / part.weight * part.score for part in open_), default=float("inf"))
+            return
+        heap = self._heap
+        while heap and self.parts[heap[0][1]].score != heap[0][0]:
+            heapq.heappop(heap)
+        self.score = self._open * heap[0][0] if heap else math.inf
+
+
+class _Report(_Node):
+    """The whole report, whose parts have shares of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[float] = []
+
+    def weight_of(self, part: _Node) -> float:
+        return self.weights[part._place]
+
+    def next_part(self) -> _Node:
+        return min(self.parts, key=lambda part: part.score / self.weight_of(part))
+
+    def _rescore(self) -> None:
+        open_ = [part for part in self.parts if part.score < math.inf]
+        total = sum(map(self.weight_of, open_))
+        self.score = min((total / self.weight_of(part) * part.score for part in open_), default=math.inf)
 
 
 def corrected(claims: Sequence[T]) -> list[T]:
@@ -125,7 +177,7 @@ def corrected(claims: Sequence[T]) -> list[T]:
 
 def _corrected(claims: Sequence[Claim]) -> list[Claim]:
     """The same for a list without parts."""
-    root, parts, nodes, names = _Node(), dict[tuple[str, ...], _Node](), dict[int, _Node](), dict[str, int]()
+    root, parts, nodes, names = _Report(), dict[tuple[str, ...], _Node](), dict[int, _Node](), dict[str, int]()
     for i, claim in enumerate(claims):
         if claim.name:
             names[claim.name] = i
@@ -133,7 +185,7 @@ def _corrected(claims: Sequence[Claim]) -> list[Claim]:
             continue
         place = _part(root, parts, claim) if not claim.behind else nodes.get(names[claim.behind])
         if place is not None:  # what stands behind a claim that was not tested is not found
-            nodes[i] = place.add(_Node(p=max(claim.p, claim.p_seeds or 0.0), found=False))
+            nodes[i] = place.add(_Node(max(claim.p, claim.p_seeds or 0.0), found=False))
     p_report, shares = _p_values(root, nodes)
     adjusted = []
     for i, claim in enumerate(claims):
@@ -146,11 +198,12 @@ def _corrected(claims: Sequence[Claim]) -> list[Claim]:
     return adjusted
 
 
-def _part(root: _Node, parts: dict[tuple[str, ...], _Node], claim: Claim) -> _Node:
+def _part(root: _Report, parts: dict[tuple[str, ...], _Node], claim: Claim) -> _Node:
     """The node of a claim's family."""
     branch = (claim.branch,)
     if branch not in parts:
-        parts[branch] = root.add(_Node(weight=SHARES[claim.branch]))
+        parts[branch] = root.add(_Node())
+        root.weights.append(SHARES[claim.branch])
     family = (*branch, claim.family)
     if family not in parts:
         parts[family] = parts[branch].add(_Node())
@@ -161,7 +214,7 @@ def _p_values(root: _Node, nodes: dict[int, _Node]) -> tuple[dict[int, float], d
     """Corrected p of every claim: the report's error rate at which it is found, in the order in which they are. And
     the shares of those that are not found at ALPHA."""
     index_of = {id(node): i for i, node in nodes.items()}
-    _update_all(root)
+    root.set_up()
     found: dict[int, float] = {}
     shares: dict[int, float] | None = None
     reached = 0.0
@@ -171,13 +224,9 @@ def _p_values(root: _Node, nodes: dict[int, _Node]) -> tuple[dict[int, float], d
         reached = max(reached, root.score)
         node = root
         while node.found:
-            node = min(node.parts, key=lambda part: part.score / part.weight)
+            node = node.next_part()
         found[index_of[id(node)]] = reached
-        node.found = True
-        up: _Node | None = node
-        while up is not None:
-            up.update()
-            up = up.parent
+        node.find()
     if shares is None:
         shares = {index_of[id(leaf)]: share for leaf, share in _open_leaves(root, 1.0)}
     return found, shares
@@ -188,13 +237,7 @@ def _open_leaves(node: _Node, share: float) -> Iterator[tuple[_Node, float]]:
     if not node.found:
         yield node, share
         return
-    open_ = [part for part in node.parts if part.score < float("inf")]
-    total = sum(part.weight for part in open_)
+    open_ = [part for part in node.parts if part.score < math.inf]
+    total = sum(map(node.weight_of, open_))
     for part in open_:
-        yield from _open_leaves(part, share * part.weight / total)
-
-
-def _update_all(node: _Node) -> None:
-    for part in node.parts:
-        _update_all(part)
-    node.update()
+        yield from _open_leaves(part, share * node.weight_of(part) / total)

@@ -19,13 +19,12 @@ All of these are claims of the report (`findings.families`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import CAN_DO, FLOOR, SHARE_OF_BASE, reference_length, trained_end
+from lcprobe.analysis.findings.cells import FLOOR, Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.extrapolation import CAN_DO, SHARE_OF_BASE, reference_length, trained_end
 from lcprobe.analysis.findings.families import Claim, gates_of
 from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, skill_of, skill_test
 from lcprobe.analysis.findings.slice_tests import paired_test, proportions, shared_samples
@@ -179,7 +178,7 @@ def _estimate(part: Slice | Unavailable) -> Proportion | Unavailable:
 def _p(part: Slice, level: float, sign: float = 1.0) -> float:
     """Two-sided p that accuracy is a level; 1 where it is not above it (sign 1), or below (sign -1)."""
     terms = [(1.0, proportions(part, part.index))]
-    return contrast_p(terms, -level) if sign * float(contrast_values(terms, -level).mean()) > 0 else 1.0
+    return float(contrast_p(terms, -level)) if sign * float(contrast_values(terms, -level).mean()) > 0 else 1.0
 
 
 def _farthest_zero_distance(data: Measured, where: PanelKey, length: int) -> tuple[int, Slice] | None:
@@ -204,7 +203,7 @@ def _lookup(part: Slice | Unavailable, guesses: Slice | float | Unavailable, len
         part = part.at_depths(guesses.depths)
         if not part.depths:
             return Lookup(True, "not tested (wrong_key was asked at other depths)")
-        test = paired_test([(Fraction(1), part)], guesses)
+        test = paired_test(part, guesses)
         if isinstance(test, Unavailable):
             return Lookup(True, test.reason)
         p = max(p, test.p if test.difference > 0 else 1.0)
@@ -213,7 +212,7 @@ def _lookup(part: Slice | Unavailable, guesses: Slice | float | Unavailable, len
     if not isinstance(skill, Skill) or not isinstance(tested, SkillTest):
         return Lookup(True, p=p)
     above = skill_test([(1.0, replace(skill, value=skill.value - HALF, constant=skill.constant - HALF))])
-    p_half = above.p if isinstance(above, SkillTest) and above.value > 0 else 1.0
+    p_half = above.p_above if isinstance(above, SkillTest) else 1.0
     return Lookup(True, skill=tested, p=p, p_half=p_half)
 
 
@@ -229,4 +228,4 @@ def _copies(part: Slice | Unavailable, wrong_key: Slice | Unavailable | None) ->
         return None
     terms: list[tuple[float, np.ndarray]]
     terms = [(1.0, proportions(wrong_key, shared)), (-SHARE_OF_BASE, proportions(same, shared))]
-    return contrast_p(terms) if float(contrast_values(terms).mean()) > 0 else 1.0
+    return float(contrast_p(terms)) if float(contrast_values(terms).mean()) > 0 else 1.0

@@ -1,6 +1,5 @@
 """Records of the store, checked and turned into panels: this module alone decides what counts as a trial."""
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -32,13 +31,14 @@ def load_records(study: StudyFacts, records: pa.Table) -> Measured:
         raise DataError(f"records: columns {listed(missing, ', ')} are missing; allowed: tables of records.SCHEMA")
     notes: list[str] = []
     runs = [run.name for run in study.runs]
-    table = records.filter(pa.array(np.isin(texts(records, "model"), runs)))
+    models, model = _codes(records, "model")
+    table = _where(records, np.isin(models, runs)[model] if models else model > 0)
     if len(table) < len(records):
-        unknown = sorted(set(texts(records, "model").tolist()) - set(runs))
+        unknown = sorted(set(models) - set(runs))
         notes.append(f"{len(records) - len(table)} rows of models outside the study are ignored ({shown(unknown)})")
     table = _of_current_code(study, table, notes)
     table = _last_step(table, notes)
-    suites = sorted(set(texts(table, "suite").tolist()))
+    suites = _codes(table, "suite")[0]
     if len(suites) > 1:
         raise DataError(f"records: given suites {listed(suites, ', ')}; allowed: one suite (their samples differ)")
     tokenizers = tokenizers_of(study, table)
@@ -116,8 +116,10 @@ def _panel(where: PanelKey, part: pa.Table) -> Panel:
 def _of_current_code(study: StudyFacts, table: pa.Table, notes: list[str]) -> pa.Table:
     """The rows whose episodes were made by the version of their task that the study names."""
     of_task = {task.name: task.code for task in study.tasks if task.code}
-    task, code = texts(table, "task"), texts(table, "task_code")
-    rows = Counter(zip(task.tolist(), code.tolist(), strict=True))
+    (tasks, task), (codes, code) = _codes(table, "task"), _codes(table, "task_code")
+    pair = task * max(len(codes), 1) + code
+    counts = np.bincount(pair, minlength=len(tasks) * len(codes)).reshape(len(tasks), len(codes))
+    rows = {(tasks[i], codes[j]): int(counts[i, j]) for i, j in np.argwhere(counts).tolist()}
     old = {key: n for key, n in sorted(rows.items()) if key[1] != of_task.get(key[0], key[1])}
     for (name, version), n in old.items():
         notes.append(f"{name}: {n} rows of other code of the task ({version}; now {of_task[name]}) are left out")
@@ -127,28 +129,31 @@ def _of_current_code(study: StudyFacts, table: pa.Table, notes: list[str]) -> pa
         raise DataError(
             f"records: given several versions of the code of {listed(mixed, ', ')}; allowed: one of each task"
         )
-    if not old:
-        return table
-    return table.filter(pa.array([(a, b) not in old for a, b in zip(task.tolist(), code.tolist(), strict=True)]))
+    is_kept = np.array([[(a, b) not in old for b in codes] for a in tasks], bool).reshape(-1)
+    return _where(table, is_kept[pair])
 
 
 def _last_step(table: pa.Table, notes: list[str]) -> pa.Table:
-    model, step = texts(table, "model"), np.nan_to_num(numbers(table, "step"))
-    last = np.zeros(len(table), bool)
-    for name in np.unique(model):
-        last |= (model == name) & (step == step[model == name].max())
+    (models, model), step = _codes(table, "model"), np.nan_to_num(numbers(table, "step"))
+    newest = np.full(len(models), -np.inf)
+    np.maximum.at(newest, model, step)
+    last = step == newest[model]
     if not last.all():
         notes.append(
             f"{int((~last).sum())} rows of earlier checkpoints are left out: only the last step of a model counts"
         )
-    return table.filter(pa.array(last))
+    return _where(table, last)
+
+
+def _where(table: pa.Table, kept: np.ndarray) -> pa.Table:
+    """Some rows; the table itself where it is all of them: a million rows are copied once, if at all."""
+    return table if kept.all() else table.filter(pa.array(kept))
 
 
 def _one_scoring(table: pa.Table, notes: list[str]) -> tuple[pa.Table, np.ndarray]:
     """Every query once, sorted by its factors so that the order of files has no effect, and a code per panel."""
     panel = _combined([_codes(table, name) for name in PANEL_COLUMNS])
-    factors = [np.round(numbers(table, name), 6) for name in ("length", "depth", "index", "query")]
-    key = _combined([np.unique(values, return_inverse=True) for values in factors], panel)
+    key = _combined([_levels(table, name) for name in ("length", "depth", "index", "query")], panel)
     generated = texts(table, "scoring") == "generate"
     superseded = generated & np.isin(key, key[~generated])
     if superseded.any():
@@ -156,10 +161,11 @@ def _one_scoring(table: pa.Table, notes: list[str]) -> tuple[pa.Table, np.ndarra
             f"{int(superseded.sum())} generated answers are left out where teacher forcing scored the same query"
         )
     key = key[~superseded]
-    repeated = len(key) - len(np.unique(key))
+    order = np.argsort(key, kind="stable")
+    repeated = int((np.diff(key[order]) == 0).sum())
     if repeated:
         raise DataError(f"records: {repeated} queries occur more than once; allowed: one row per query")
-    rows = np.nonzero(~superseded)[0][np.argsort(key, kind="stable")]
+    rows = np.nonzero(~superseded)[0][order]
     return table.take(pa.array(rows)), panel[rows]
 
 
@@ -170,11 +176,24 @@ def _combined(factors: Sequence[tuple[Sequence | np.ndarray, np.ndarray]], start
     return code
 
 
+def _levels(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted levels of a column of numbers, to six decimals, and (n_rows,) codes: only levels are sorted."""
+    encoded = _encoded(table[name].cast(pa.float64()))
+    levels, place = np.unique(np.round(encoded.dictionary.to_numpy(zero_copy_only=False), 6), return_inverse=True)
+    return levels, place[encoded.indices.to_numpy()]
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column's values as numbers of its levels, in one piece."""
+    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], column.type).dictionary_encode()
+    return encoded
+
+
 def _codes(table: pa.Table, name: str) -> tuple[list[str], np.ndarray]:
     """Sorted levels and (n_rows,) codes of a text column, "" for null; a million rows have a handful of names."""
-    encoded = pc.fill_null(table[name].cast(pa.string()), "").combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
+    encoded = _encoded(pc.fill_null(table[name].cast(pa.string()), ""))
     levels = encoded.dictionary.to_pylist()
     order = sorted(range(len(levels)), key=levels.__getitem__)
     place = np.empty(len(levels), np.int64)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import floor_or_ceiling
-from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, skill_of, skill_test
+from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, skill_of, skill_tests
 from lcprobe.analysis.inputs import TaskFacts
 from lcprobe.analysis.stats.multiplicity import ALPHA
 
+Terms = Sequence[tuple[float, Skill]]
+"""Of a weighted sum of skills."""
 MIDDLE = (0.25, 0.75)
 W_SHAPE = "not one low: the centre is above its neighbours (W)"
 NO_PLACES = "not testable (the grid has no start, middle or end)"
@@ -33,18 +34,27 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class PlaceSkills:
-    """Skill by place at one length, and the slice that it is of."""
+    """Skill by place at one length, and the slice that it is of. centre, neighbours: None where there is no such
+    stratum, or no skill in it."""
 
     whole: Slice
     places: Places
     start: Skill
     end: Skill
     middle: Skill
-    w_shape: bool
+    centre: Skill | None
+    neighbours: Skill | None
 
-    def effect(self, *ends: Skill) -> list[tuple[float, Skill]]:
+    def effect(self, *ends: Skill) -> Terms:
         """The terms of the mean of some ends - middle."""
         return [*((1 / len(ends), end) for end in ends), (-1.0, self.middle)]
+
+    @property
+    def bump(self) -> Terms | None:
+        """The terms of centre - neighbours, None where there is no such difference."""
+        if self.centre is None or self.neighbours is None:
+            return None
+        return [(1.0, self.centre), (-1.0, self.neighbours)]
 
 
 def places_of(depths: Sequence[float]) -> Places | None:
@@ -71,7 +81,7 @@ def skills_by_place(whole: Slice, guesses: Slice | float | Unavailable) -> Place
         return Unavailable(NO_PLACES)
     if isinstance(guesses, Unavailable):
         return Unavailable(f"not testable ({guesses})")
-    if state := floor_or_ceiling(whole):
+    if state := whole.limit:
         return Unavailable(state)
     parts: list[Skill] = []
     for depths in (places.start, places.end, places.middle):
@@ -79,16 +89,29 @@ def skills_by_place(whole: Slice, guesses: Slice | float | Unavailable) -> Place
         if isinstance(skill, Unavailable):
             return skill
         parts.append(skill)
-    return PlaceSkills(whole, places, *parts, w_shape=_is_w(whole, guesses, places))
+    inner = [_skill_at(whole, guesses, depths) if depths else None for depths in (places.centre, places.neighbours)]
+    return PlaceSkills(whole, places, *parts, *(skill if isinstance(skill, Skill) else None for skill in inner))
 
 
-def _is_w(whole: Slice, guesses: Slice | float, places: Places) -> bool:
-    if not places.neighbours:
-        return False
-    centre, neighbours = (_skill_at(whole, guesses, depths) for depths in (places.centre, places.neighbours))
-    if isinstance(centre, Unavailable) or isinstance(neighbours, Unavailable):
-        return False
-    test = skill_test([(1.0, centre), (-1.0, neighbours)])
+class PlaceTests(NamedTuple):
+    """Start, end and both ends against the middle; and whether the centre is above its neighbours."""
+
+    start: SkillTest | Unavailable
+    end: SkillTest | Unavailable
+    ends: SkillTest | Unavailable
+    w_shape: bool
+
+
+def place_tests(skills: Sequence[PlaceSkills]) -> list[PlaceTests]:
+    """The tests of each, done together."""
+    effects = [one.effect(*ends) for one in skills for ends in ((one.start,), (one.end,), (one.start, one.end))]
+    bumps = {i: bump for i, one in enumerate(skills) if (bump := one.bump) is not None}
+    tests = skill_tests([*effects, *bumps.values()])
+    bumped = dict(zip(bumps, tests[len(effects) :], strict=True))
+    return [PlaceTests(*tests[3 * i : 3 * i + 3], w_shape=_is_up(bumped.get(i))) for i in range(len(skills))]
+
+
+def _is_up(test: SkillTest | Unavailable | None) -> bool:
     return isinstance(test, SkillTest) and test.p < ALPHA and test.value > 0
 
 

@@ -24,13 +24,18 @@ from typing import NamedTuple
 import numpy as np
 
 from lcprobe.analysis.findings.cells import TOO_FEW, Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.slice_tests import contrast_test, proportions
+from lcprobe.analysis.findings.slice_tests import contrast_tests, in_all, proportions
 from lcprobe.analysis.inputs import TaskFacts
-from lcprobe.analysis.stats.differences import contrast_p
+from lcprobe.analysis.stats.differences import contrast_p, contrast_values
 from lcprobe.analysis.stats.effective_samples import degrees_of_freedom
+from lcprobe.analysis.stats.score_test import least_p
 from lcprobe.analysis.stats.student_t import t975, two_sided_p
 
 WRONG_KEY = "wrong_key"
+Weighted = Sequence[tuple[float, np.ndarray]]
+"""Weights, and the shares of the same samples that they weigh."""
+EQUAL = 1e-12
+"""Range of the contributions of samples that agree."""
 MOST_GUESSED = 0.95
 """Rate of guessing above which nothing is left to be found."""
 
@@ -55,13 +60,21 @@ class Skill:
 
 
 class SkillTest(NamedTuple):
-    """A sum of weight x skill with its 95 % bounds and two-sided p of zero, which agree with each other."""
+    """A sum of weight x skill with its 95 % bounds and two-sided p of zero, which agree with each other.
+
+    p_above: p that it is above zero, of claims in which a better model must not have a larger p. Where hardly any
+    sample has a wrong answer, the p of the variance jumps: of 50 samples with five right answers each it is .015, and
+    with one wrong answer among the 250 it is 5e-10, as if a sample never had two. p_above is never less than what the
+    samples can show whatever the answers to one sample have in common (`least_p`), and is that where all samples
+    agree.
+    """
 
     samples: int
     value: float
     low: float
     high: float
     p: float
+    p_above: float
 
 
 def needs_wrong_key(data: Measured, task: TaskFacts) -> bool:
@@ -115,16 +128,45 @@ def skill_of(answers: Slice, guesses: Slice | float, at_least: float = 0.0) -> S
 
 def skill_test(terms: Sequence[tuple[float, Skill]]) -> SkillTest | Unavailable:
     """The sum of weight x skill, over the samples that all have."""
-    index = terms[0][1].index
-    for _, skill in terms[1:]:
-        index = np.intersect1d(index, skill.index, assume_unique=True)
-    n = len(index)
-    if n < 2:
-        return Unavailable(TOO_FEW)
-    kept = [(w, s, np.isin(s.index, index, assume_unique=True)) for w, s in terms]
-    weighted = [(w * weight, shares[keep]) for w, s, keep in kept for weight, shares in s.terms]
-    if not any(skill.measured for _, skill in terms):
-        return SkillTest(n, *contrast_test(weighted, sum(w * s.constant for w, s in terms)))
+    return skill_tests([terms])[0]
+
+
+def skill_tests(sums: Sequence[Sequence[tuple[float, Skill]]]) -> list[SkillTest | Unavailable]:
+    """The same for many sums: those of known rates of guessing are tested together."""
+    found: dict[int, SkillTest | Unavailable] = {}
+    known: dict[int, tuple[Weighted, float]] = {}
+    for i, terms in enumerate(sums):
+        index = in_all([skill.index for _, skill in terms])
+        if len(index) < 2:
+            found[i] = Unavailable(TOO_FEW)
+            continue
+        weighted = [
+            (w * weight, shares if len(shares) == len(index) else shares[np.isin(s.index, index, assume_unique=True)])
+            for w, s in terms
+            for weight, shares in s.terms
+        ]
+        if any(skill.measured for _, skill in terms):
+            found[i] = _test_of_measured(terms, weighted)
+        else:
+            known[i] = weighted, sum(w * s.constant for w, s in terms)
+    for (i, (weighted, constant)), test in zip(known.items(), contrast_tests([*known.values()]), strict=True):
+        found[i] = SkillTest(len(weighted[0][1]), *test, _p_above(weighted, constant, test.difference, test.p))
+    return [found[i] for i in range(len(sums))]
+
+
+def _p_above(weighted: Weighted, constant: float, value: float, p: float) -> float:
+    """See SkillTest. p: of the variance, two-sided."""
+    if value <= 0:
+        return 1.0
+    lowest = constant + sum(min(weight, 0.0) for weight, _ in weighted)
+    least = float(least_p(value, lowest, len(weighted[0][1])))
+    values = contrast_values(weighted, constant)
+    return least if np.ptp(values) < EQUAL else max(p, least)
+
+
+def _test_of_measured(terms: Sequence[tuple[float, Skill]], weighted: Weighted) -> SkillTest:
+    """A sum in which a rate of guessing was measured."""
+    n = len(weighted[0][1])
     value = sum(w * s.value for w, s in terms)
     influence = sum(weight * (shares - shares.mean()) for weight, shares in weighted)
     trial = sum((w * s.trial) ** 2 for w, s in terms)
@@ -132,7 +174,9 @@ def skill_test(terms: Sequence[tuple[float, Skill]]) -> SkillTest | Unavailable:
     error = math.sqrt(float(squares.sum()) / n / (n - 1))
     df = float(min(degrees_of_freedom(squares, n), n - 1))
     half = float(t975(df)) * error
-    return SkillTest(n, value, value - half, value + half, two_sided_p(value / error, df))
+    p = two_sided_p(value / error, df)
+    above = _p_above(weighted, sum(w * s.constant for w, s in terms), value, p)
+    return SkillTest(n, value, value - half, value + half, p, above)
 
 
 def p_above_zero(skill: Skill) -> float:
@@ -147,4 +191,4 @@ def p_above_zero(skill: Skill) -> float:
         test = skill_test([(1.0, skill)])
         return test.p if isinstance(test, SkillTest) else 1.0
     unseen = [] if skill.guessed else [(-1.0, np.zeros(len(skill.index)))]
-    return contrast_p([*skill.terms, *unseen], skill.constant)
+    return float(contrast_p([*skill.terms, *unseen], skill.constant))

@@ -5,11 +5,15 @@ text      all models read the same characters; a length counts tokens of the ref
           tokenizer, and so does a training length, at the rate at which the model's own tokens were realised
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts
 from lcprobe.errors import DataError
@@ -116,11 +120,11 @@ def in_tokens_of_reference(study: StudyFacts, records: pa.Table) -> StudyFacts:
     """The study with every training length in the tokens that lengths count, where these are another tokenizer's."""
     if study.equal_length == "tokens" or not several_tokenizers(study):
         return study
-    model, control = (np.array(records[name].to_pylist(), dtype=object) for name in ("model", "control"))
+    asked = pc.not_equal(records["control"], "query_only")
     length, own = (records[name].to_numpy() for name in ("length", "episode_tokens"))
 
     def converted(run: RunFacts) -> RunFacts:
-        whole = (model == run.name) & (control != "query_only")
+        whole = pc.and_(asked, pc.equal(records["model"], run.name)).to_numpy()
         if run.tokenizer == study.runs[0].tokenizer or not whole.any():
             return run
         rate = float(length[whole].sum() / own[whole].sum())

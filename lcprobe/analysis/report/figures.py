@@ -63,5 +63,20 @@ def draw(results: Results, charts: Iterable[str] = tuple(CHARTS)) -> "Iterator[t
     for name in charts:
         note = own_tokens_note(results.study) if name in IN_OWN_TOKENS else length_note(results.study)
         note = "" if name == "training" else note
-        for picture, figure in CHARTS[name](results):
+        for picture, figure in _unchecked(CHARTS[name](results)):
             yield replace(picture, caption=f"{picture.caption} {note}".strip()), figure
+
+
+def _unchecked(
+    drawn: "Iterator[tuple[Picture, alt.TopLevelMixin]]",
+) -> "Iterator[tuple[Picture, alt.TopLevelMixin]]":
+    """The same without altair's check of every part as it is made, which is most of the time. A test checks the whole
+    charts."""
+    from altair.utils.schemapi import debug_mode
+
+    while True:
+        with debug_mode(False):
+            pair = next(drawn, None)
+        if pair is None:
+            return
+        yield pair

@@ -1,6 +1,6 @@
 """Tables of the page about findings: extrapolation, contrasts, reach and half-life, plain text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from lcprobe.analysis.findings.contrasts import Contrast
@@ -9,6 +9,7 @@ from lcprobe.analysis.report.blocks import Table, panel_columns, value_text
 from lcprobe.analysis.report.charts.distance import bins_of
 from lcprobe.analysis.report.training_length import bounds_text
 from lcprobe.analysis.report.wording import p_text, signed, span_text
+from lcprobe.words import span
 
 
 def effective_table(results: Results) -> Table:
@@ -86,8 +87,8 @@ def training_length_table(results: Results) -> Table:
     """Pairs of training lengths at equal lengths."""
     tests = results.of("training length")
     rows = [[c.subject, c.task, c.format, value_text(c.length), *_test_columns(c)] for c in tests]
-    seeds = ["one seed" if c.seeds is None else span_text(*c.seeds) for c in tests]
-    return _with_column(_contrast_table("Pairs of training lengths", rows, ["length"]), "over seeds", seeds)
+    table = _contrast_table("Pairs of training lengths", rows, ["length"])
+    return _with_column(table, "over seeds", map(_over_seeds, tests))
 
 
 def depth_effect_table(results: Results) -> Table:
@@ -128,18 +129,17 @@ def format_table(results: Results) -> Table:
 def model_pair_table(results: Results) -> Table:
     """Pairs of models over all depths: over all lengths of a zone, then length by length."""
     tests = results.of("models", "model")
-    rows = [[c.subject, c.task, c.format, value_text(c.length), *_test_columns(c)] for c in tests]
-    seeds = ["one seed" if c.seeds is None else span_text(*c.seeds) for c in tests]
-    return _with_column(_contrast_table("Pairs of models", rows, ["length"]), "over seeds", seeds)
+    rows = [[c.subject, c.task, c.format, _lengths_text(c), *_test_columns(c)] for c in tests]
+    return _with_column(_contrast_table("Pairs of models", rows, ["length"]), "over seeds", map(_over_seeds, tests))
 
 
 def extension_table(results: Results) -> Table:
     """Gain over the model as trained; with the interval over training seeds, where there are several."""
     tests = results.of("extension")
     rows = [[c.subject, c.task, c.format, c.what, value_text(c.length), *_test_columns(c)] for c in tests]
-    seeds = ["" if c.seeds is None else span_text(*c.seeds) for c in tests]
     table = _contrast_table("Gain over the model as trained", rows, ["method", "length"])
-    return _with_column(table, "over seeds", seeds) if any(seeds) else table
+    several = any(c.seeds is not None for c in tests)
+    return _with_column(table, "over seeds", map(_over_seeds, tests)) if several else table
 
 
 def reach_table(results: Results) -> Table:
@@ -207,7 +207,20 @@ def _contrast_table(title: str, rows: list[list[str]], middle: list[str], third:
     return Table(title, caption, columns, rows, "contrasts.csv")
 
 
-def _with_column(table: Table, name: str, values: Sequence[str]) -> Table:
+def _lengths_text(contrast: Contrast) -> str:
+    """`1,024`, or of all lengths of a zone `past the training length (256 to 1,024)`."""
+    c = contrast
+    return value_text(c.length) if c.zone is None else f"{c.zone} ({span(c.lengths)})"
+
+
+def _over_seeds(contrast: Contrast) -> str:
+    """Bounds over training seeds, `one seed` where a side of the test has no more; empty without a test."""
+    if contrast.refused is not None:
+        return ""
+    return "one seed" if contrast.seeds is None else span_text(*contrast.seeds)
+
+
+def _with_column(table: Table, name: str, values: Iterable[str]) -> Table:
     rows = [[*row, value] for row, value in zip(table.rows, values, strict=True)]
     return replace(table, columns=[*table.columns, name], rows=rows)
 

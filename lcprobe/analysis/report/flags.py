@@ -178,7 +178,7 @@ def _differences(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
         text = f"Training tokens differ: {listed(f'{r.name} {r.tokens:,}' for r in differ)}."
         yield Sentence(READ_FIRST, text, True, kind="Training tokens differ", about=_groups(differ), unit="model")
     if skipped := [r for r in runs if r.skipped_steps]:
-        text = "Optimiser steps were skipped because of values that were not finite: "
+        text = "Optimiser steps were left out, because of values that were not finite or of a spike of the loss: "
         text += f"{listed(f'{r.name} {r.skipped_steps}' for r in skipped)}."
         yield Sentence(READ_FIRST, text, True, kind="Optimiser steps skipped", about=_groups(skipped), unit="model")
 

@@ -38,7 +38,8 @@ FORMAT_TEXT = (
     "every token is equally likely: the table of all cells also has token accuracy and log-likelihood.",
 )
 MODEL_TEXT = (
-    "Paired by sample: every model is given the same questions about the same text. Differences of single cells are "
+    "Paired by sample: every model is given the same questions about the same text. A row over all lengths of a zone "
+    "comes before those of its single lengths. Differences of single cells are "
     "in contrasts.csv. With one training seed per model a difference is one of these runs, not of architectures. "
     "Models with different tokenizers are paired only where probe.equal_length is text.",
 )

@@ -3,11 +3,14 @@
 "use strict";
 
 const chosen = { models: null, tasks: null }; // null: all
+const offered = new Set(); // models that can be chosen
 const views = [];
+const tables = [];
 const NARROW = 640; // CSS pixels of a phone, as in the style sheet
 
 // Charts ------------------------------------------------------------------------------------------------------------
 
+const runs = JSON.parse(document.getElementById("choices").dataset.models); // models by the names of their runs
 const THEME = { tooltip: { theme: "custom", disableDefaultStyle: true }, defaultStyle: false };
 
 function specOf(figure) {
@@ -138,14 +141,41 @@ function offerChoices() {
   const figures = [...document.querySelectorAll("figure:has(script.spec)")];
   const models = unique(figures.flatMap((figure) => (shownIn(specOf(figure)) || { value: [] }).value));
   const tasks = unique(figures.filter((f) => f.dataset.task).map((figure) => figure.dataset.task));
-  choice(place, "Models", models, "models", () => views.forEach(refresh));
+  models.forEach((name) => offered.add(name));
+  choice(place, "Models", models, "models", () => {
+    views.forEach(refresh);
+    for (const element of document.querySelectorAll("[data-model]:not(tr)")) {
+      element.hidden = !isChosenModel(element.dataset.model);
+    }
+    tables.forEach((show) => show());
+  });
   choice(place, "Tasks", tasks, "tasks", () => {
     for (const element of document.querySelectorAll("[data-task]")) {
       const task = element.dataset.task;
-      element.hidden = task !== "" && chosen.tasks !== null && !chosen.tasks.has(task);
+      element.hidden = !isChosenTask(task);
     }
+    tables.forEach((show) => show());
   });
   place.hidden = place.children.length === 0;
+  // links lead below the bar, however high it is
+  const measure = () => document.body.style.setProperty("--bar", `${place.offsetHeight}px`);
+  measure(); // at once: a page that is opened at a place scrolls before an observer is asked
+  new ResizeObserver(measure).observe(place);
+}
+
+function isChosenTask(task) {
+  return task === "" || chosen.tasks === null || chosen.tasks.has(task);
+}
+
+// Of a run, a model, an architecture, or two of them. A pair stands if both are chosen, or one alone is.
+function isChosenModel(text) {
+  if (chosen.models === null) return true;
+  const names = Object.hasOwn(runs, text) ? [text] : text.split(" − ");
+  const known = names
+    .map((name) => (Object.hasOwn(runs, name) ? runs[name] : [name]).filter((model) => offered.has(model)))
+    .filter((models) => models.length > 0);
+  const wanted = known.filter((models) => models.some((model) => chosen.models.has(model)));
+  return wanted.length === known.length || (wanted.length > 0 && chosen.models.size === 1);
 }
 
 // Tables --------------------------------------------------------------------------------------------------------------
@@ -162,10 +192,16 @@ function sortable(table) {
   const original = [...body.rows];
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {
-    const name = document.createElement("button");
-    name.type = "button";
+    const name = document.createElement("span"); // printed on every page of the table, as a button is not
+    name.setAttribute("role", "button");
+    name.tabIndex = 0;
     name.append(...header.childNodes);
     header.append(name);
+    name.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault(); // the page does not scroll
+      name.click();
+    });
     name.addEventListener("click", () => {
       const next = { none: "ascending", ascending: "descending", descending: "none" }[header.ariaSort || "none"];
       headers.forEach((h) => h.removeAttribute("aria-sort"));
@@ -189,9 +225,32 @@ function ordered(rows, column, direction) {
   return keyed.map(({ row }) => row);
 }
 
-function searchable(scroll, table) {
+const OF_MODELS = ["model", "group", "architecture"]; // columns
+
+// Rows of the chosen models and tasks that have all words.
+function filtered(scroll, table) {
   const rows = [...table.tBodies[0].rows];
-  if (rows.length < SEARCHED_FROM) return;
+  const columns = [...table.tHead.rows[0].cells].map((header) => header.textContent.trim());
+  const [model, task] = [columns.findIndex((name) => OF_MODELS.includes(name)), columns.indexOf("task")];
+  const search = rows.length < SEARCHED_FROM ? null : searchBar(scroll, () => show());
+  const show = () => {
+    const words = search === null ? [] : search.input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let n = 0;
+    for (const row of rows) {
+      const text = words.length ? row.textContent.toLowerCase() : "";
+      row.hidden =
+        (model >= 0 && !isChosenModel(row.dataset.model ?? row.cells[model].textContent)) ||
+        (task >= 0 && !isChosenTask(row.cells[task].textContent)) ||
+        !words.every((word) => text.includes(word));
+      n += row.hidden ? 0 : 1;
+    }
+    if (search !== null) search.count.textContent = n < rows.length ? `${n} of ${rows.length} rows` : `${n} rows`;
+  };
+  show();
+  tables.push(show);
+}
+
+function searchBar(scroll, onInput) {
   const bar = document.createElement("p");
   bar.className = "search";
   const input = document.createElement("input");
@@ -199,19 +258,10 @@ function searchable(scroll, table) {
   input.placeholder = "search: all words in a row";
   input.setAttribute("aria-label", `Search in ${scroll.getAttribute("aria-label") || "the table"}`);
   const count = document.createElement("output");
-  count.textContent = `${rows.length} rows`;
-  input.addEventListener("input", () => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let n = 0;
-    for (const row of rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
-      n += row.hidden ? 0 : 1;
-    }
-    count.textContent = words.length ? `${n} of ${rows.length} rows` : `${rows.length} rows`;
-  });
+  input.addEventListener("input", onInput);
   bar.append(input, count);
   scroll.before(bar);
+  return { input, count };
 }
 
 // Paper has no folds -------------------------------------------------------------------------------------------------
@@ -242,6 +292,7 @@ for (const scroll of document.querySelectorAll(".scroll")) {
   const table = scroll.querySelector("table");
   if (table === null || table.tHead === null || table.tBodies.length === 0) continue;
   sortable(table);
-  searchable(scroll, table);
+  filtered(scroll, table);
 }
 printWhole();
+if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();

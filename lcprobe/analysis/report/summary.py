@@ -232,7 +232,7 @@ def _models(results: Results) -> Iterator[Sentence]:
         own = [c for c in results.of("model") if (c.task, c.subject) == (task, subject)]
         at: dict[str, list[str]] = {}  # a reason for no test may be that of both zones
         for c in pooled:
-            zone = c.what.removeprefix(subject).lstrip(", ")
+            zone = f"{c.zone} ({span(c.lengths)} tokens)"
             at.setdefault(f"{difference_text(c)}{_seed_text(c)}", []).append(zone)
         zones = (f"{' and '.join(places)}: {words}" for words, places in at.items())
         one_seed = any(c.seeds is None for c in (*pooled, *own) if c.refused is None)

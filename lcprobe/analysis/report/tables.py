@@ -133,10 +133,11 @@ def extrapolation_rows(results: Results) -> TableRows:
 
 
 def contrast_rows(results: Results) -> TableRows:
-    """Every declared contrast, tested or not."""
+    """Every declared contrast, tested or not. One over several lengths, which `what` names, has none of its own."""
     names = ("kind", "family", "subject", "task", "format", "length", "what", "samples")
     return [
         {name: getattr(c, name) for name in names}
+        | ({} if c.zone is None else {"length": None})
         | {"equal_length": results.study.equal_length}
         | _estimate("first_", c.first)
         | _estimate("second_", c.second)

@@ -16,7 +16,7 @@ from lcprobe.analysis.display_names import Inputs, named, names_of
 from lcprobe.analysis.episodes import NO_EPISODES, ShownEpisodes
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import StudyFacts
-from lcprobe.analysis.report.answer.findings import findings
+from lcprobe.analysis.report.answer.findings import findings, not_resolved
 from lcprobe.analysis.report.answer.headline import HeadlineTable, headline_tables
 from lcprobe.analysis.report.answer.limits import Limit, folded_limits
 from lcprobe.analysis.report.answer.lines import AnswerLine, answer_lines
@@ -40,15 +40,16 @@ FILES = (".svg", ".pdf", ".png")
 
 @dataclass(frozen=True)
 class Report:
-    """A written report. summary: all of its sentences. headline, answer, findings, limits: what a reader must know
-    first (`report.answer`), findings ranked. figures: SVG files by name. cells: rows of cells.csv.
-    results: what it says, as values."""
+    """A written report. summary: all of its sentences. headline, answer, findings, seen, limits: what a reader must
+    know first (`report.answer`), findings ranked; seen: what is none, as it is not resolved. figures: SVG files by
+    name. cells: rows of cells.csv. results: what it says, as values."""
 
     html: Path
     summary: list[str]
     headline: list[HeadlineTable]
     answer: list[AnswerLine]
     findings: list[str]
+    seen: list[str]
     limits: list[Limit]
     figures: dict[str, Path]
     cells: TableRows
@@ -75,6 +76,7 @@ def write_report(
     episodes = episodes.under(names_of(study, names or {}))
     sentences, headline = summary(results), headline_tables(results)
     answer, found, limits = answer_lines(results, headline), findings(results), folded_limits(sentences)
+    seen = not_resolved(results)
     inlined, figures = [], {}
     written: list[Path] = []
     for picture, figure in draw(results):
@@ -95,9 +97,9 @@ def write_report(
     kept = write_tables(folder / "tables", tables, page)
     numbers = partial(downloads, [path for path in kept if path.suffix == ".csv" and path.parent.name != PAGE])
     html = folder / REPORT
-    first = Answer(headline, answer, found, limits, sentences)
+    first = Answer(headline, answer, found, seen, limits, sentences)
     write_atomic(html, page_html(results, first, chapters, inlined, episodes, numbers))
     keep_only(folder / "tables", kept)
     keep_only(folder / "figures", written)
-    texts, ranked = [s.text for s in sentences], [s.text for s in found]
-    return Report(html, texts, headline, answer, ranked, limits, figures, tables["cells"], results)
+    texts, ranked, open_ = ([s.text for s in own] for own in (sentences, found, seen))
+    return Report(html, texts, headline, answer, ranked, open_, limits, figures, tables["cells"], results)

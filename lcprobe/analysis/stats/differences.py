@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lcprobe.analysis.stats.intervals import Bounds
 from lcprobe.analysis.stats.score_test import critical_value, excess, mean_bounds, mean_p
@@ -19,8 +20,9 @@ MAX_RATIO = 1e4
 """A ratio that may be larger is reported without an upper bound."""
 BISECTION_STEPS = 28
 """Halvings of the range of a ratio's bound: to a hundred millionth of it."""
-Terms = Sequence[tuple[float, np.ndarray]]
-"""Terms of a weighted sum: weight, and (..., n_samples) shares in 0 .. 1 of the same samples."""
+Terms = Sequence[tuple[ArrayLike, np.ndarray]]
+"""Terms of a weighted sum: weight, one for all or (...,), and (..., n_samples) shares in 0 .. 1 of the same
+samples."""
 
 
 def difference_bounds(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -28,28 +30,29 @@ def difference_bounds(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray
     return contrast_bounds([(1.0, first), (-1.0, second)])
 
 
-def contrast_bounds(terms: Terms, constant: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def contrast_bounds(terms: Terms, constant: ArrayLike = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """95 % bounds of constant + sum(weight x mean of shares) -> two arrays (...,); the whole range for one sample."""
-    low = constant + sum(min(weight, 0.0) for weight, _ in terms)
-    high = constant + sum(max(weight, 0.0) for weight, _ in terms)
+    low = np.asarray(constant) + sum(np.minimum(weight, 0.0) for weight, _ in terms)
+    high = np.asarray(constant) + sum(np.maximum(weight, 0.0) for weight, _ in terms)
     values = contrast_values(terms, constant)
     return mean_bounds(values, _support(terms, constant, values), (low, high))
 
 
-def contrast_p(terms: Terms, constant: float = 0.0) -> float:
-    """Two-sided p that constant + sum(weight x mean of shares) is zero; shares: (n_samples,)."""
+def contrast_p(terms: Terms, constant: ArrayLike = 0.0) -> np.ndarray:
+    """Two-sided p that constant + sum(weight x mean of shares) is zero -> (...,)."""
     values = contrast_values(terms, constant)
-    low, high = _support(terms, constant, values)
-    return mean_p(values, (float(low), float(high)))
+    return mean_p(values, _support(terms, constant, values))
 
 
-def contrast_side(terms: Terms, at: float = 0.0, level: float = 0.05) -> np.ndarray:
-    """Side of the interval of sum(weight x mean of shares) on which `at` is: -1 below, 0 inside, 1 above (...,)."""
-    values = contrast_values(terms)
+def contrast_side(terms: Terms, at: ArrayLike = 0.0, level: float = 0.05) -> np.ndarray:
+    """Side of the interval of sum(weight x mean of shares) on which `at`, one for all or (...,), is: -1 below, 0
+    inside, 1 above (...,)."""
+    values, at = contrast_values(terms), np.asarray(at)
     low, high = _support(terms, 0.0, values)
     n = values.shape[-1]
     critical = critical_value(n) if level == 0.05 else t_quantile(1 - level / 2, n - 1)
-    below, above = excess(values - at, low - at, critical) > 0, excess(at - values, at - high, critical) > 0
+    centred = values - at[..., None]
+    below, above = excess(centred, low - at, critical) > 0, excess(-centred, at - high, critical) > 0
     return np.where(below, -1, np.where(above, 1, 0))
 
 
@@ -58,49 +61,50 @@ def mean_bounds_at(shares: np.ndarray, level: float) -> Bounds:
     if len(shares) < 2:
         return 0.0, 1.0
 
-    def side(at: float) -> int:
-        return int(contrast_side([(1.0, shares)], at, level))
+    def side(at: ArrayLike) -> np.ndarray:
+        return contrast_side([(1.0, shares)], at, level)
 
-    value = float(shares.mean())
-    low = 0.0 if side(0.0) == 0 else _edge(0.0, value, lambda at: side(at) < 0)
-    return low, 1.0 if side(1.0) == 0 else _edge(value, 1.0, lambda at: side(at) <= 0)
+    zero, value, one = np.array(0.0), shares.mean(axis=-1), np.array(1.0)
+    low = 0.0 if side(0.0) == 0 else float(_edge(zero, value, lambda at: side(at) < 0))
+    return low, 1.0 if side(1.0) == 0 else float(_edge(value, one, lambda at: side(at) <= 0))
 
 
-def contrast_values(terms: Terms, constant: float = 0.0) -> np.ndarray:
+def contrast_values(terms: Terms, constant: ArrayLike = 0.0) -> np.ndarray:
     """(..., n_samples) weighted sum of every sample."""
-    return np.asarray(constant + sum(weight * shares for weight, shares in terms), float)
+    weighted = sum(np.asarray(weight)[..., None] * shares for weight, shares in terms)
+    return np.asarray(np.asarray(constant)[..., None] + weighted, float)
 
 
-def ratio_bounds(top: np.ndarray, bottom: np.ndarray) -> Bounds:
-    """95 % bounds of mean(top) / mean(bottom); both (n_samples,) shares in 0 .. 1.
+def ratio_bounds(top: np.ndarray, bottom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bounds of mean(top) / mean(bottom); both (..., n_samples) shares in 0 .. 1 -> two arrays (...,).
 
     Fieller's set: every r for which top - r x bottom may have mean zero. So it contains 1 if and only if the interval
     of the difference contains 0, and the two never contradict each other. Unbounded above when the bottom may be
     zero.
     """
-    if not bottom.any():
-        return 0.0, math.inf
 
-    def side(r: float) -> int:
-        return int(ratio_side(top, bottom, r))
+    def side(r: np.ndarray) -> np.ndarray:
+        return ratio_side(top, bottom, r)
 
-    value = float(top.mean() / bottom.mean())
-    above = max(2.0, 2 * value)
-    while side(above) == 0 and above < MAX_RATIO:
-        above *= 2
-    low = 0.0 if side(0.0) == 0 else _edge(0.0, value, lambda r: side(r) < 0)
-    return low, math.inf if above >= MAX_RATIO else _edge(value, above, lambda r: side(r) <= 0)
+    known = bottom.any(axis=-1)
+    value = np.where(known, top.mean(axis=-1) / np.where(known, bottom.mean(axis=-1), 1.0), 0.0)
+    zero, above = np.zeros(value.shape), np.maximum(2.0, 2 * value)
+    while (higher := (side(above) == 0) & (above < MAX_RATIO)).any():
+        above = np.where(higher, 2 * above, above)
+    low = np.where(known & (side(zero) != 0), _edge(zero, value, lambda r: side(r) < 0), 0.0)
+    high = _edge(value, above, lambda r: side(r) <= 0)
+    return low, np.where(known & (above < MAX_RATIO), high, math.inf)
 
 
-def ratio_side(top: np.ndarray, bottom: np.ndarray, r: float) -> np.ndarray:
+def ratio_side(top: np.ndarray, bottom: np.ndarray, r: ArrayLike) -> np.ndarray:
     """Side of the interval of mean(top) / mean(bottom) on which r is: -1 below, 0 inside, 1 above.
 
-    top, bottom: (..., n_samples) -> (...,).
+    top, bottom: (..., n_samples); r: one for all or (...,) -> (...,).
     """
-    return contrast_side([(1.0, top), (-r, bottom)])
+    return contrast_side([(1.0, top), (np.negative(r), bottom)])
 
 
-def _support(terms: Terms, constant: float, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _support(terms: Terms, constant: ArrayLike, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest value that a sample that was not drawn may have, (...,) each.
 
     Not beyond what the shares that were seen combine to, where a side on which all samples are right, or all wrong,
@@ -108,7 +112,7 @@ def _support(terms: Terms, constant: float, values: np.ndarray) -> tuple[np.ndar
     same samples hardly ever change by all that two sides together allow. Where a side has not shown its other end, or
     all values are equal, nothing is known about that.
     """
-    low, high = np.full(values.shape[:-1], constant), np.full(values.shape[:-1], constant)
+    low = high = np.broadcast_to(constant, values.shape[:-1])
     unseen = values.max(axis=-1) == values.min(axis=-1)
     for weight, shares in terms:
         least, most = shares.min(axis=-1), shares.max(axis=-1)
@@ -121,9 +125,10 @@ def _support(terms: Terms, constant: float, values: np.ndarray) -> tuple[np.ndar
     return low, np.where(unseen, high, np.maximum(values.max(axis=-1), np.minimum(high, largest)))
 
 
-def _edge(low: float, high: float, before: Callable[[float], bool]) -> float:
-    """The point between low and high at which `before` turns from true to false, by bisection."""
+def _edge(low: np.ndarray, high: np.ndarray, before: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The points between low and high (...,) at which `before` turns from true to false, by bisection."""
     for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if before(middle) else (low, middle)
+        still = before(middle)
+        low, high = np.where(still, middle, low), np.where(still, high, middle)
     return (low + high) / 2

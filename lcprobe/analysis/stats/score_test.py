@@ -16,8 +16,6 @@ A value may be possible that no sample had. `lowest` is the smallest one: the ti
 t by -1 / lowest. Without it, values that are all equal would have an interval of width zero.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -89,37 +87,56 @@ def upper_bound(
     return bound
 
 
+def least_p(mean: ArrayLike, lowest: ArrayLike, n: ArrayLike) -> np.ndarray:
+    """Smallest two-sided p that n values of this mean can have against a mean of zero or less, whatever their
+    distribution over values from `lowest` on. -> (...,).
+
+    By Markov's inequality a value is at least `mean` with probability -lowest / (mean - lowest) or less where the
+    true mean is not above zero, and a distribution of two values has this probability: so n values that all equal
+    `mean` have this p, and others no smaller one. A mean that is not above zero has 1.
+    """
+    mean, lowest = np.asarray(mean, float), np.minimum(np.asarray(lowest, float), 0.0)
+    above = mean > 0
+    chance = -lowest / np.where(above, mean - lowest, 1.0)
+    return np.where(above, np.minimum(1.0, 2 * chance ** np.asarray(n)), 1.0)
+
+
 def mean_bounds(
-    values: np.ndarray, support: tuple[np.ndarray, np.ndarray], limits: tuple[float, float]
+    values: np.ndarray, support: tuple[np.ndarray, np.ndarray], limits: tuple[ArrayLike, ArrayLike]
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % bounds of the mean of (..., n) values -> two arrays (...,).
 
-    support: smallest and largest value to which a hypothesis may move weight, (...,) each. limits: of every value.
+    support: smallest and largest value to which a hypothesis may move weight, (...,) each. limits: of every value,
+    one for all or (...,).
     """
     critical, mean = critical_value(values.shape[-1]), values.mean(axis=-1)
     # the lower bound is the upper one of the opposite values, with its sign changed
     both, edges = np.stack([values, -values]), np.stack([support[1], -support[0]])
-    most = np.stack([np.full_like(mean, limits[1]), np.full_like(mean, -limits[0])])
+    most = np.stack([np.broadcast_to(edge, mean.shape) for edge in (limits[1], np.negative(limits[0]))])
     upper, lower = upper_bound(both, 1.0, edges, critical, (np.stack([mean, -mean]), most))
     return -lower, upper
 
 
-def mean_p(values: np.ndarray, support: tuple[float, float]) -> float:
-    """Two-sided p that (n,) values have mean zero: below .05 if and only if `mean_bounds` exclude zero."""
-    n, total = len(values), float(values.sum())
-    if n < 2 or abs(total) < 1e-12 * n:
-        return 1.0
-    if total < 0:
-        values, support, total = -values, (-support[1], -support[0]), -total
-    lowest = min(float(values.min()), support[0])
-    if lowest >= 0:
-        return 0.0
-    low, high = 0.0, -1 / lowest
-    for _ in range(MULTIPLIER_STEPS):
-        t = (low + high) / 2
-        share = 1 + t * values
-        if share.min() > 0 and float((values / share).sum()) > 0:
-            low = t
-        else:
-            high = t
-    return two_sided_p(math.sqrt(low * total), n - 1)
+def mean_p(values: np.ndarray, support: tuple[ArrayLike, ArrayLike]) -> np.ndarray:
+    """Two-sided p that the mean of (..., n) values is zero: below .05 if and only if `mean_bounds` exclude zero. ->
+    (...,). support: as there."""
+    n, total = values.shape[-1], values.sum(axis=-1)
+    low_end, high_end = (np.broadcast_to(np.asarray(end, float), total.shape) for end in support)
+    tested = np.abs(total) >= 1e-12 * n if n > 1 else np.zeros(total.shape, bool)
+    down = total < 0  # the test of the opposite values is the same
+    values, total = np.where(down[..., None], -values, values), np.abs(total)
+    lowest = np.minimum(values.min(axis=-1), np.where(down, -high_end, low_end))
+    possible = tested & (lowest < 0)
+    low, high = np.zeros(total.shape), -1 / np.where(possible, lowest, -1.0)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for _ in range(MULTIPLIER_STEPS):
+            t = (low + high) / 2
+            share = 1 + t[..., None] * values
+            larger = (share.min(axis=-1) > 0) & ((values / share).sum(axis=-1) > 0)
+            low, high = np.where(larger, t, low), np.where(larger, high, t)
+    statistics = np.sqrt(low * total)
+    p = [
+        (two_sided_p(float(statistic), n - 1) if can else 0.0) if has else 1.0
+        for statistic, can, has in zip(statistics.ravel(), possible.ravel(), tested.ravel(), strict=True)
+    ]
+    return np.array(p, float).reshape(total.shape)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lcprobe.cli.help import INTRODUCTIONS, OVERVIEW, WITH_OWN_SETTINGS, own_settings
-from lcprobe.cli.pages import KINDS, LISTS
+from lcprobe.cli.pages import LISTS, entry_names
 from lcprobe.config import Config
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
@@ -15,12 +15,12 @@ from lcprobe.schema import describe_fields
 from lcprobe.tasks.presets import PRESETS
 
 OPTION = re.compile(r"^ {2}(--[a-z-]+)|[\[ ](--[a-z-]+)[\] ;:]", re.MULTILINE)
-COMMAND = re.compile(r"^ {2}([a-z]+) {2,}\S", re.MULTILINE)
+COMMAND = re.compile(r"^ {2}([a-z]+) +\S", re.MULTILINE)
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 """What a value or a name may consist of; it needs no quotes in a shell."""
-WITHOUT_SETTINGS = {"kernels", "score", "sync", "figure", "table", "completion"}
+WITHOUT_SETTINGS = {"score", "consolidate", "work", "status", "sync", "records", "figure", "table", "completion"}
 """Commands that take no keys of the config."""
-WITHOUT_FILES = {"kernels", "completion"}
+WITHOUT_FILES = {"completion"}
 """Commands that take no files and folders."""
 ANY_AXIS = "grid.seed"
 """Stands for all keys of `grid`: they are any keys."""
@@ -52,12 +52,12 @@ def completion_words(shells: Iterable[str], data_commands: Iterable[str]) -> Wor
     """Everything that can be completed. shells, data_commands: what follows `completion` and `data`."""
     commands = [name for name in COMMAND.findall(OVERVIEW) if name in INTRODUCTIONS]
     options = {name: _options(INTRODUCTIONS[name]) for name in commands}
-    names = {*LISTS, *PRESETS, *(name for kind in KINDS.values() for name in kind.registry)}
+    names = {*LISTS, *PRESETS, *entry_names()}
     settings = {command: own_settings(command) for command in WITH_OWN_SETTINGS}
     own = {
         command: {k: _values(kind) for k, kind, _, _ in describe_fields(cls, "")} for command, cls in settings.items()
     }
-    sub = {"data": list(data_commands), "completion": list(shells)}
+    sub = {"data": list(data_commands), "records": ["compact"], "completion": list(shells)}
     return Words(options, config_keys(), own, sorted(name for name in names if re.fullmatch(r"[\w./-]+", name)), sub)
 
 

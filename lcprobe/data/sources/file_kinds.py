@@ -11,12 +11,13 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lcprobe.data.documents import LONG_CHARS, Document, LongText
 from lcprobe.data.sources.rows import not_text, text_of_row
-from lcprobe.errors import DataError, listed
+from lcprobe.errors import DataError, listed, read_error
 
 TEXT, JSON, PARQUET = (".txt", ".md"), (".jsonl", ".json"), (".parquet",)
 COMPRESSED = {".gz": "gzip", ".zst": "zstandard", ".bz2": "bzip2", ".xz": "xz"}
@@ -27,7 +28,8 @@ ENDINGS = f"{' '.join(SUFFIXES)}, and {' '.join(COMPRESSED)} after all but .parq
 CHECKED_BYTES = 1 << 16
 """Bytes of a text file that are looked at before it is read."""
 MAX_ROW_CHARS = 1 << 26
-"""Characters of one value of JSON that is not on a line of its own, at most."""
+"""Characters of one row of JSON, which is in memory as a whole, at most; of a line, bytes."""
+PIECES = "a longer text in a .txt, which is read in pieces"
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 SEPARATORS = re.compile(r"[\s,]*")
 
@@ -40,15 +42,35 @@ def kind_of_file(path: Path) -> str | None:
     return suffix if suffix in SUFFIXES else None
 
 
-def documents_of(path: Path, field: str) -> Iterator[Document]:
-    """A text file is one document; every row of the other kinds is one. Raises DataError for what cannot be read."""
-    kind = kind_of_file(path)
+@dataclass
+class Meter:
+    """How much of a file is read. file: open, as it lies on the disk, of `size` bytes."""
+
+    file: Any = None
+    size: int = 0
+
+    def begin(self, file: Any, size: int) -> None:
+        """Another file is read."""
+        self.file, self.size = file, size
+
+    @property
+    def share(self) -> float:
+        """0 to 1; 0 for a file that is closed."""
+        return 0.0 if self.file is None or self.file.closed else self.file.tell() / max(self.size, 1)
+
+
+def documents_of(path: Path, field: str, skip: int = 0, meter: Meter | None = None) -> Iterator[Document]:
+    """A text file is one document; every row of the other kinds is one. skip: documents at the beginning that are
+    left out, at the cost of reading them. Raises DataError for what cannot be read, and ReadError for what the system
+    does not give."""
+    kind, meter = kind_of_file(path), meter or Meter()
     if kind in TEXT:
-        yield text_document(path)
+        if not skip:
+            yield text_document(path, meter)
     elif kind in JSON:
-        yield from _json_rows(path, field)
+        yield from _json_rows(path, field, skip, meter)
     else:
-        yield from _parquet_rows(path, field)
+        yield from _parquet_rows(path, field, skip, meter)
 
 
 def check_beginning(path: Path, field: str) -> None:
@@ -63,23 +85,23 @@ def check_beginning(path: Path, field: str) -> None:
         _check_column(path, field)
 
 
-def text_document(path: Path) -> Document:
+def text_document(path: Path, meter: Meter | None = None) -> Document:
     """A whole text file: in memory if it is short."""
     head, n, pieces = [], 0, text_pieces(path)
     for piece in pieces:
         head.append(piece)
         n += len(piece)
         if n > LONG_CHARS:
-            return LongText(lambda: text_pieces(path))
+            return LongText(lambda: text_pieces(path, meter=meter))
     return "".join(head)
 
 
-def text_pieces(path: Path, size: int | None = None) -> Iterator[str]:
+def text_pieces(path: Path, size: int | None = None, meter: Meter | None = None) -> Iterator[str]:
     """The text of a UTF-8 file in pieces of up to `size` (LONG_CHARS) bytes, without a byte-order mark, line breaks
     as \\n."""
     inner = codecs.getincrementaldecoder("utf-8")()
     decoder, done = io.IncrementalNewlineDecoder(inner, translate=True), 0
-    with _opened(path) as file:
+    with _opened(path, meter or Meter()) as file:
         while True:
             block = file.read(size or LONG_CHARS)
             begun = len(inner.getstate()[0])  # bytes of a character that the last block cut
@@ -96,25 +118,47 @@ def text_pieces(path: Path, size: int | None = None) -> Iterator[str]:
             done += len(block)
 
 
-def _json_rows(path: Path, field: str) -> Iterator[str]:
+def _json_rows(path: Path, field: str, skip: int = 0, meter: Meter | None = None) -> Iterator[str]:
     """One object per line; where the first line is no JSON, or begins an array, the values of the whole file."""
-    first = True
-    with _opened(path) as file:
-        for number, line in enumerate(file, 1):
+    first, done = True, 0
+    with _opened(path, meter or Meter()) as file:
+        for number, line in _lines(file):
+            is_long = len(line) > MAX_ROW_CHARS
+            if first and (is_long or line.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")):
+                break
+            if is_long:
+                what = f"line {number} has more than {MAX_ROW_CHARS >> 20} MiB"
+                raise DataError(f"{path}: {what}; allowed: shorter rows, {PIECES}")
+            if not first and done < skip:
+                done += not line.isspace()
+                continue
             text = _line(path, line, number).strip()
             if not text:
                 continue
             row = _parsed(text)
-            if first and (row is BROKEN or isinstance(row, list)):
+            if first and row is BROKEN:
                 break
-            first = False
+            first, done = False, done + 1
+            if done <= skip:
+                continue
             if row is BROKEN:
                 raise DataError(f"{path}: line {number} is no JSON; allowed: one JSON object per line, or one array")
-            yield text_of_row(row, field, f"{path}: line {number}")
+            value = row.get(field) if type(row) is dict else None
+            # the words of an error cost more than the row
+            yield value if type(value) is str else text_of_row(row, field, f"{path}: line {number}")
         else:
             return
-    for number, row in json_values(text_pieces(path), path):
-        yield text_of_row(row, field, f"{path}: row {number}")
+    for number, row in json_values(text_pieces(path, meter=meter), path):
+        if number > skip:
+            yield text_of_row(row, field, f"{path}: row {number}")
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers from 1; of one that is too long, the beginning and no more."""
+    number = 0
+    while line := file.readline(MAX_ROW_CHARS + 1):
+        number += 1
+        yield number, line
 
 
 BROKEN = object()
@@ -159,8 +203,8 @@ def json_values(pieces: Iterator[str], path: Path) -> Iterator[tuple[int, Any]]:
         except (ValueError, RecursionError):  # broken, or it goes on in the next piece: twice as much is tried
             more = _at_least(pieces, len(text) - at) if len(text) - at < MAX_ROW_CHARS else ""
             if not more:
-                what = f"row {number + 1} is broken or has more than {MAX_ROW_CHARS >> 20} million characters"
-                raise DataError(f"{path}: {what}; allowed: JSON, one object per row") from None
+                what = f"row {number + 1} is broken or has more than {MAX_ROW_CHARS >> 20} Mi characters"
+                raise DataError(f"{path}: {what}; allowed: JSON, one object per row, {PIECES}") from None
             text, at = text[at:] + more, 0
             continue
         number += 1
@@ -199,47 +243,61 @@ def _check_column(path: Path, field: str) -> None:
         raise not_text(str(path), field, f"a column of {column.type}", texts)
 
 
-def _parquet_rows(path: Path, field: str) -> Iterator[str]:
+def _parquet_rows(path: Path, field: str, skip: int, meter: Meter) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     _check_column(path, field)
     # read page by page: a row group, of up to gigabytes, is not loaded as a whole
-    with _readable(path, "parquet"), pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-        for batch in file.iter_batches(columns=[field], batch_size=256):
-            for text in batch.column(0).to_pylist():
+    with (
+        open(path, "rb") as raw,
+        _readable(path, "parquet"),
+        pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False) as file,
+    ):
+        meter.begin(raw, path.stat().st_size)
+        groups, sizes = 0, [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        while groups < len(sizes) and sizes[groups] <= skip:
+            skip, groups = skip - sizes[groups], groups + 1
+        left = range(groups, len(sizes))
+        for batch in file.iter_batches(columns=[field], batch_size=256, row_groups=left) if left else ():
+            texts = batch.column(0).to_pylist()
+            for text in texts[skip:]:
                 yield text or ""
+            skip = max(0, skip - len(texts))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path, meter: Meter) -> Iterator[BinaryIO]:
     """A file's bytes, decompressed. Raises DataError where they cannot be read."""
     suffix = path.suffix.lower()
-    if suffix not in COMPRESSED:
-        with _readable(path), open(path, "rb") as file:
-            yield file
-        return
-    with _readable(path, COMPRESSED[suffix]):
-        if not path.stat().st_size:  # some libraries take it for a file without text
+    with _readable(path, COMPRESSED.get(suffix, "")), open(path, "rb") as raw:
+        size = path.stat().st_size
+        meter.begin(raw, size)
+        if suffix not in COMPRESSED:
+            yield raw
+            return
+        if not size:  # some libraries take it for a file without text
             raise ValueError("an empty file")
-        with _decompressed(path, suffix) as file:
+        with _decompressed(raw, suffix) as file:
             yield file
 
 
-def _decompressed(path: Path, suffix: str) -> Any:
+def _decompressed(raw: BinaryIO, suffix: str) -> Any:
     if suffix == ".zst":
         import pyarrow as pa
 
-        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), 1 << 20)  # type: ignore[arg-type]
-    return {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[suffix](path, "rb")
+        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), 1 << 20)  # type: ignore[arg-type]
+    return {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[suffix](raw, "rb")
 
 
 @contextmanager
 def _readable(path: Path, what: str = "") -> Iterator[None]:
-    """Errors of the disk, and of a format's reader, become DataErrors. what: the format, where it has a reader."""
+    """Errors of the system become ReadErrors, those of a format's reader DataErrors. what: the format, where it has a
+    reader."""
     of_format = (EOFError, ValueError, zlib.error, lzma.LZMAError) if what else ()
     try:
         yield
     except (OSError, *of_format) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = next(iter(said.splitlines()), "") or type(error).__name__
+        if isinstance(error, OSError) and error.errno is not None:  # readers' own about the form have no number
+            raise read_error(path, error) from None
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise DataError(f"{path}: not readable{what and f' as {what}'} ({reason})") from None

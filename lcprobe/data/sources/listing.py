@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lcprobe.data.sources.file_kinds import COMPRESSED, JSON, PARQUET, TEXT, kind_of_file
-from lcprobe.errors import DataError
+from lcprobe.errors import DataError, ReadError, read_error
 
 ABOUT_DATA = ("readme", "license", "licence", "notice", "citation", "changelog", "contributing", "authors", "copying")
 """Names of text files that are about data, where rows lie beside them."""
 METADATA = ("dataset_info", "dataset_infos", "dataset_dict", "state")
 """Names of JSON files that `datasets` writes beside data."""
+SHOWN_NAMES = 3
 SYSTEM_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "_temporary")
 """Folders, in lower case, in which archivers, disks and unfinished jobs keep copies and parts of files."""
 
@@ -26,6 +27,14 @@ class Listing:
     def pass_over(self, reason: str, name: str) -> None:
         """Note a file that is not read."""
         self.passed_over.setdefault(reason, []).append(name)
+
+    def notes(self, where: str) -> list[str]:
+        """What is passed over, by reason, in a line; none where everything is read."""
+        reasons = []
+        for reason, names in self.passed_over.items():
+            more = ", ..." if len(names) > SHOWN_NAMES else ""
+            reasons.append(f"{len(names)} {reason} ({', '.join(names[:SHOWN_NAMES])}{more})")
+        return [f"{where}: passed over {'; '.join(reasons)}"] if reasons else []
 
 
 def list_folder(folder: Path) -> Listing:
@@ -104,8 +113,8 @@ def _stat(path: Path) -> os.stat_result:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: not readable ({error.strerror}); allowed: files and folders that this user can read")
+def _unreadable(path: Path, error: OSError) -> ReadError:
+    return read_error(path, error, "files and folders that this user can read")
 
 
 def _no_data(path: Path, folder: Path) -> str | None:

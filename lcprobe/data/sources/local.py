@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcprobe.data.documents import Document
-from lcprobe.data.sources.contract import Source
-from lcprobe.data.sources.file_kinds import ENDINGS, check_beginning, documents_of, kind_of_file
+from lcprobe.data.sources.contract import Place, Source, SourceConfig
+from lcprobe.data.sources.file_kinds import ENDINGS, Meter, check_beginning, documents_of, kind_of_file
 from lcprobe.data.sources.listing import Listing, file_facts, list_folder, refuse_irregular, refuse_twice, sort_out
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_path
 
-SHOWN_NAMES = 3
-
 
 @dataclass(frozen=True)
-class FilesConfig:
+class FilesConfig(SourceConfig):
     """Settings of local files."""
 
     path: str
@@ -26,6 +24,7 @@ class FilesConfig:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for an empty path, and for one that no file system can have."""
+        super().check(at)
         check_path(f"{at}.path", self.path)
 
 
@@ -33,6 +32,10 @@ class Files(Source[FilesConfig]):
     """A file, or the files of a folder or pattern in order of their paths."""
 
     Config = FilesConfig
+
+    def __init__(self, config: FilesConfig):
+        super().__init__(config)
+        self._meter, self._sizes, self._number = Meter(), [0], 0
 
     def check(self, field: str) -> None:
         """Raises ConfigError for a path with no such file; DataError for links to nothing, for text that is there
@@ -46,16 +49,36 @@ class Files(Source[FilesConfig]):
 
     def documents(self, field: str) -> Iterator[Document]:
         """A text file is one document; every row of the other kinds is one."""
-        for path in self._listing().files:
-            yield from documents_of(path, field)
+        return self.documents_from(field, [])
+
+    def documents_from(self, field: str, place: Place) -> Iterator[Document]:
+        """See Source. A place is the number of a file and of the rows that are done in it: files before it are not
+        opened."""
+        first, skip = place or (0, 0)
+        files = self._listing().files
+        self._sizes = [path.stat().st_size for path in files]
+        for self._number in range(first, len(files)):
+            done = skip if self._number == first else 0
+            place[:] = [self._number, done]
+            for document in documents_of(files[self._number], field, done, self._meter):
+                place[1] += 1
+                yield document
+        self._number = len(files)
+
+    def size(self) -> int:
+        """Of the files."""
+        return sum(path.stat().st_size for path in self._listing().files)
+
+    def share_read(self) -> float:
+        """Of the bytes on the disk."""
+        read = sum(self._sizes[: self._number])
+        if self._number < len(self._sizes):
+            read += self._meter.share * self._sizes[self._number]
+        return read / max(sum(self._sizes), 1)
 
     def notes(self) -> list[str]:
         """The files that are passed over, by reason."""
-        reasons = []
-        for reason, names in self._listing().passed_over.items():
-            more = ", ..." if len(names) > SHOWN_NAMES else ""
-            reasons.append(f"{len(names)} {reason} ({', '.join(names[:SHOWN_NAMES])}{more})")
-        return [f"{self.config.path}: passed over {'; '.join(reasons)}"] if reasons else []
+        return self._listing().notes(self.config.path)
 
     def _listing(self) -> Listing:
         name, path = self.config.path, Path(self.config.path)

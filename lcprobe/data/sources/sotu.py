@@ -6,15 +6,15 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from lcprobe.data.sources.contract import Source
+from lcprobe.data.sources.contract import Source, SourceConfig
 
 LAST_YEAR = 1928
 """Speeches up to this year are in the public domain, whoever transcribed them."""
 
 
 @dataclass(frozen=True)
-class SpeechesConfig:
-    """The embedded speeches have no settings."""
+class SpeechesConfig(SourceConfig):
+    """The embedded speeches have no settings of their own."""
 
 
 class Speeches(Source[SpeechesConfig]):

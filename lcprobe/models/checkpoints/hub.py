@@ -6,13 +6,12 @@ Only weights, configurations and tokenizer files are downloaded: no code, and no
 import logging
 import os
 import re
-import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from lcprobe.errors import CheckpointError, ConfigError
+from lcprobe.hub import hub_error, hub_is_unreachable, is_offline
 
 HUB = "hf:"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
@@ -45,7 +44,8 @@ def hub_address(address: str) -> Hub | None:
 
 def download(hub: Hub) -> Path:
     """The local folder of a checkpoint on the hub: from the cache of huggingface_hub where it is there whole, else
-    downloaded. Raises CheckpointError where it is neither there nor reachable."""
+    downloaded. Raises CheckpointError where it is neither there nor to be had, ServerError where network or hub do
+    not give it now."""
     from huggingface_hub import HfApi, snapshot_download
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it would say is in the error
@@ -58,12 +58,15 @@ def download(hub: Hub) -> Path:
             return folder
     except Exception:  # not in the cache: the library has no common base for its errors
         pass
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if is_offline():
         raise CheckpointError(
             f"{hub}: not in the cache, and HF_HUB_OFFLINE is set; allowed: a cached model or a folder"
         )
+    without = f"{hub}: not in the cache and not downloaded"
+    allowed = "a model on the hub with a connection, or a local folder"
+    if (why := hub_is_unreachable()) is not None:
+        raise hub_error(f"{without} ({why}); allowed: {allowed}", None, CheckpointError)
     try:
-        _resolve_host()
         files = [entry for entry in HfApi().list_repo_files(hub.name, revision=hub.revision) if "/" not in entry]
         kind = next((kind for kind in WEIGHTS if _of_kind(files, kind)), None)
         if kind is None:
@@ -74,17 +77,8 @@ def download(hub: Hub) -> Path:
         raise
     except Exception as error:  # network, rights, unknown names
         reason = next(iter(str(error).strip().splitlines()), "")[:120]
-        raise CheckpointError(
-            f"{hub}: not in the cache and not downloaded ({type(error).__name__}: {reason}); allowed: a model on the "
-            f"hub with a connection, or a local folder"
-        ) from None
-
-
-def _resolve_host() -> None:
-    """Raises OSError where the hub's name cannot be resolved: the library would try again for half a minute."""
-    from huggingface_hub import constants
-
-    socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+        line = f"{without} ({type(error).__name__}: {reason}); allowed: {allowed}"
+        raise hub_error(line, error, CheckpointError) from None
 
 
 def _of_kind(names: Iterable[str], pattern: str) -> Sequence[str]:

@@ -21,6 +21,7 @@ class EncodingOverride(PositionalEncoding, ABC):
     """Base of wrapped encodings: forwards everything to the trained encoding. Subclasses implement
     `attend_extended`."""
 
+    mergeable = False
     inner: PositionalEncoding
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext):

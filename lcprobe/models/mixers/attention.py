@@ -19,14 +19,21 @@ from torch import Tensor, nn
 
 from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, inside, require
+from lcprobe.models.context_parallel.divided import divided_keys, merged, next_part, of_part, whole_pass
+from lcprobe.models.context_parallel.keys import alive as alive_of_earlier
+from lcprobe.models.context_parallel.keys import terms_over, with_earlier_ranks
+from lcprobe.models.context_parallel.passing import after_part, before_part
+from lcprobe.models.context_parallel.recurrences import inputs_before
 from lcprobe.models.cost import Cost
-from lcprobe.models.kv_cache import KVCache
+from lcprobe.models.kv_cache import AttentionState, Divided, KVCache, state_after
 from lcprobe.models.mixers.contract import Mixer, MixerConfig
 from lcprobe.models.parameters import init_convolution
 from lcprobe.models.positional import POSITIONAL, TEMPERATURES
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding, inside_layer
 from lcprobe.models.positional.temperature import Temperature
-from lcprobe.models.state import State
+from lcprobe.models.ranks.context import ContextRanks
+from lcprobe.models.tensor_parallel.attention import attention_splits
+from lcprobe.models.tensor_parallel.split import Share, Split
 from lcprobe.models.token_context import TokenContext
 
 
@@ -61,6 +68,9 @@ class AttentionConfig(MixerConfig):
     (Qwen3-Next; arXiv 2505.06708)."""
     sink_logit: bool = False
     """Add a learned logit per head to the softmax, without a value (gpt-oss, arXiv 2508.10925)."""
+    soft_cap: float | None = None
+    """Bound scores q . k softly: c tanh(q . k / c), before biases are added (Gemma 2, arXiv 2408.00118: 50); null: no
+    bound."""
     bias: bool = False
     """Use biases in the projections."""
     output_bias: bool | None = None
@@ -88,8 +98,9 @@ class AttentionConfig(MixerConfig):
         require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
         require(f"{at}.sinks", self.sinks, self.sinks >= 0, ">= 0")
         require(f"{at}.n_heads", self.n_heads, self.n_heads is None or self.n_heads >= 1, ">= 1 or null")
-        kv = self.n_kv_heads
+        kv, cap = self.n_kv_heads, self.soft_cap
         require(f"{at}.n_kv_heads", kv, kv is None or kv >= 1, ">= 1 or null")
+        require(f"{at}.soft_cap", cap, cap is None or cap > 0, "> 0 or null")
         if kv is not None and self.n_heads is not None:
             require(f"{at}.n_kv_heads", kv, self.n_heads % kv == 0, f"a divisor of n_heads ({self.n_heads})")
         encoding, temperature = self.positional, self.temperature
@@ -99,6 +110,8 @@ class AttentionConfig(MixerConfig):
             if not encoding.cls.linear:
                 allowed = f"null with {encoding.name}, whose weights are not a softmax of q . k plus a bias"
                 raise ConfigError(f"{at}.temperature", temperature.name, allowed)
+        if cap is not None and (not encoding.cls.linear or encoding.cls.family == "path"):
+            raise ConfigError(f"{at}.soft_cap", cap, f"null with {encoding.name}: its scores are no q . k")
         if encoding.cls.family == "absolute":
             raise ConfigError(
                 f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)"
@@ -147,32 +160,19 @@ class AttentionConfig(MixerConfig):
         return HeadShape(*self.heads(d_model), self.head_dim, d_model, self.context_length)
 
 
-@dataclass(frozen=True)
-class AttentionState(State):
-    """cache: keys and values of the n cached tokens, keys rotated unless the encoding caches raw keys; alive: (batch,
-    n) bool, False for tokens of finished documents (None: all True); terms: the encoding's token terms, (batch, n,
-    width) of all cached tokens or (batch, 1, width) of the last; conv: (batch, d_conv - 1, width), last inputs of the
-    convolution; convolved: its last outputs, of that shape, kept where a state has them (None: not)."""
-
-    cache: KVCache
-    alive: Tensor | None
-    terms: Tensor | None
-    conv: Tensor | None
-    convolved: Tensor | None = None
-
-
 class Attention(Mixer[AttentionConfig, AttentionState]):
     """Softmax attention: softmax(q k^T / sqrt(head_dim)) v over the visible tokens, which it caches."""
 
     Config = AttentionConfig
     state_type = AttentionState
     carries_encoding = True
+    divides_passes = True
 
     def __init__(self, config: AttentionConfig, d_model: int):
         super().__init__(config, d_model)
         self.n_heads, self.n_kv_heads = config.heads(d_model)
         self.head_dim, self.window, self.sinks = config.head_dim, config.visible_keys, config.sinks
-        self.d_conv = config.d_conv
+        self.d_conv, self.soft_cap = config.d_conv, config.soft_cap
         self.width = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
         self.gate_width = self.n_heads * self.head_dim if config.output_gate else 0
         self.in_proj = nn.Linear(d_model, self.width + self.gate_width, bias=config.bias)  # q, k, v, gate
@@ -225,10 +225,27 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         self.positional, self.temperature = positional, temperature
         self.window, self.sinks = config.visible_keys, config.sinks
 
+    def tensor_splits(self, n: int) -> Mapping[str, Split]:
+        """See Mixer: by heads, where all are encoded alike."""
+        if not self.positional.same_for_heads or self.temperature is not None:
+            return {}
+        names = {name for name, _ in self.named_parameters()}
+        return attention_splits(names, self.n_heads, self.n_kv_heads, self.head_dim, self.gate_width, n)
+
+    def take_share(self, share: Share) -> None:
+        """See Mixer."""
+        self.n_heads, self.n_kv_heads = self.n_heads // share.n, self.n_kv_heads // share.n
+        self.width, self.gate_width = self.width // share.n, self.gate_width // share.n
+
     @property
     def carry_name(self) -> Hashable | None:
         """See Mixer: the encoding's."""
         return self.positional.carry_name
+
+    @property
+    def exchanges(self) -> bool:
+        """See Mixer."""
+        return True
 
     def forward(
         self, x: Tensor, where: TokenContext, state: AttentionState | None = None
@@ -244,106 +261,92 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         if self.gate_width:
             qkv, gate = qkv.split([self.width, self.gate_width], dim=-1)
         if self.d_conv:
-            initial = None if state is None else state.conv
-            qkv, conv = causal_conv1d(
-                qkv,
-                self.conv_weight,
-                self.conv_bias,
-                initial_state=initial,
-                starts=where.starts,
-                return_state=state is not None,
-            )
-            if state is not None and state.convolved is not None:
-                n = self.d_conv - 1
-                convolved = torch.cat([state.convolved.to(qkv.dtype), qkv[:, -n:]], dim=1)[:, -n:]
+            before = before_part(where.ranks, state)
+            qkv, initial = inputs_before(qkv, self.d_conv - 1, where, None if before is None else before.conv)
+            asked = {"starts": where.starts, "return_state": state is not None}
+            qkv, conv = causal_conv1d(qkv, self.conv_weight, self.conv_bias, initial_state=initial, **asked)
+            if state is not None:
+                after_part(where.ranks, replace(state, conv=conv), state)
+                convolved = _last_outputs(state.convolved, qkv, self.d_conv - 1)
         heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
         q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, dim=2)
         if self.qk_norm:
             q = rms_norm(q, self.q_norm_weight, self.norm_eps, zero_centred=self.zero_centred)
             k = rms_norm(k, self.k_norm_weight, self.norm_eps, zero_centred=self.zero_centred)
-        encoding, past = self.positional, None if state is None else state.terms
-        if encoding.carry_name is None:
-            terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
-        else:
+        encoding, divided = self.positional, None if state is None else state.divided
+        past = None if state is None else state.terms if divided is None else divided.last
+        if encoding.carry_name is not None:
             terms = encoding.read_carry(x, where, carry)
+        else:
+            terms = terms_over(where.ranks, encoding, x, where, None if past is None else past[:, -1])
         if not encoding.caches_raw_keys:
             q, k = encoding.on_qk(q, k, where, terms)
-        cache = KVCache(k, v) if state is None else state.cache.append(k, v)
-        keys = self._keys(cache, terms, where, state)
+        own, own_terms, part = where, terms, where.whole is not None
+        if where.whole is not None:
+            q, k, v, terms = whole_pass(own, q, k, v, terms, divided is not None)
+            where = where.whole
+        elif (ranks := where.ranks) is not None:
+            reach = None if self.window is None or self.sinks else self.window - 1
+            sent = [k, v, terms] if terms is not None and encoding.caches_all_terms else [k, v]
+            q, (k, v, *rest) = with_earlier_ranks(ranks, q, sent, reach)
+            terms = rest[0] if rest else terms
+        if state is not None and divided is not None:
+            cache = state.cache
+            keys = divided_keys(cache, state.terms, k, v, terms, where, divided.ranks, self.soft_cap)
+        else:
+            cache = KVCache(k, v) if state is None else state.cache.append(k, v)
+            keys = self._keys(cache, terms, where, state)
+        all_keys, seen = keys, where
+        if part and divided is None:
+            keys, seen = of_part(own, keys, encoding.caches_all_terms), own
         if self.temperature is not None:
-            keys = keys.scaled_by(self.temperature(where, self.window))
-        y, lse = encoding.attend(q, keys, return_lse=self.has_sink_logit)
+            keys = keys.scaled_by(self.temperature(seen, self.window))
+        y, lse = encoding.attend(q, keys, return_lse=self.has_sink_logit or divided is not None)
+        if divided is not None and lse is not None:
+            y, lse = merged(divided.ranks, y, lse, part)
         if self.has_sink_logit and lse is not None:
             y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)
-        y, carry = (y, None) if encoding.carry_name is None else encoding.write_carry(y, keys)
+        if encoding.carry_name is not None:
+            y, carry = encoding.write_carry(y, replace(keys, terms=own_terms) if part else keys)
         y = y.flatten(2) if gate is None else y.flatten(2) * gate.sigmoid()
         y = self.out_proj(y)
         if state is None:
             return y, None, carry
-        after = self._next_state(cache, keys.terms, conv, where, state)
+        all_terms = encoding.caches_all_terms
+        if divided is not None:
+            return y, next_part(divided.ranks, state, (k, v, terms), conv, where, all_terms), carry
+        after = state_after(cache, all_keys.terms, conv, where, state, self.window, self.sinks, all_terms)
         return y, after if convolved is None else replace(after, convolved=convolved), carry
 
     def _keys(self, cache: KVCache, terms: Tensor | None, where: TokenContext, state: AttentionState | None) -> Keys:
-        k, v, n_past, alive = cache.k, cache.v, 0, None
-        if state is not None:
-            n_past, alive = state.cache.k.shape[1], state.alive
+        k, v = cache.k, cache.v
+        n_past = k.shape[1] - len(where.positions)
+        if state is None:
+            alive = None if where.ranks is None else alive_of_earlier(where, n_past)
+        else:
+            alive = state.alive
             if terms is not None and state.terms is not None and self.positional.caches_all_terms:
                 terms = torch.cat([state.terms.to(terms.dtype), terms], dim=1)[:, -k.shape[1] :]
         positions = where.positions
         if n_past:
-            positions = where.once(("key positions", n_past), lambda: self._with_earlier(where, n_past))
+            positions = where.once(("key positions", n_past), lambda: where.positions_after(n_past))
         documents = None
         if where.documents is not None or alive is not None:
             documents = where.once(
                 ("documents of keys", n_past, id(alive)),
-                lambda: self._documents(where, k.shape[0], n_past, k.shape[1] - n_past, alive),
+                lambda: where.documents_after(len(k), n_past, alive),
             )
-        return Keys(k, v, positions, where, terms, documents, self.window, self.sinks, where.consecutive)
+        settings = self.window, self.sinks, where.consecutive
+        return Keys(k, v, positions, where, terms, documents, *settings, soft_cap=self.soft_cap)
 
-    @staticmethod
-    def _with_earlier(where: TokenContext, n_past: int) -> Tensor:
-        positions = where.positions
-        if not where.consecutive:
-            return where.drawn[-n_past - len(positions) :]
-        return torch.cat([positions[:1] - torch.arange(n_past, 0, -1, device=positions.device), positions])
-
-    @staticmethod
-    def _documents(
-        where: TokenContext, batch: int, n_past: int, seqlen: int, alive: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Document numbers of queries and keys; -1 for finished documents, which no query sees."""
-        documents = where.documents
-        if documents is None:
-            documents = torch.zeros(batch, seqlen, dtype=torch.int64, device=where.positions.device)
-        past = torch.zeros(batch, n_past, dtype=torch.int64, device=documents.device)
-        if alive is not None:
-            past = past - (~alive).to(torch.int64)
-        return documents, torch.cat([past, documents], dim=1)
-
-    def _next_state(
-        self, cache: KVCache, terms: Tensor | None, conv: Tensor | None, where: TokenContext, state: AttentionState
-    ) -> AttentionState:
-        (batch, n_keys), device = cache.k.shape[:2], cache.k.device
-        alive, documents, n_past = state.alive, where.documents, state.cache.k.shape[1]
-        if documents is not None or alive is not None:
-            if alive is None:
-                alive = torch.ones(batch, n_past, dtype=torch.bool, device=device)
-            if documents is None:
-                fresh = torch.ones(batch, n_keys - n_past, dtype=torch.bool, device=device)
-            else:
-                alive = alive & (documents[:, -1:] == 0)
-                fresh = documents == documents[:, -1:]
-            alive = torch.cat([alive, fresh], dim=1)
-        if terms is not None and not self.positional.caches_all_terms:
-            terms = terms[:, -1:]
-        if self.window is not None and not self.sinks and n_keys > self.window - 1:
-            cache = cache.last(self.window - 1)
-            alive = None if alive is None else alive[:, n_keys - (self.window - 1) :]
-            if terms is not None and self.positional.caches_all_terms:
-                terms = terms[
-                    :, -self.window :
-                ]  # one more than keys: sums continue from the last, even with no key kept
-        return AttentionState(cache, alive, terms, conv)
+    def divided_state(self, batch: int, ranks: ContextRanks) -> AttentionState:
+        """See Mixer; a window's few keys are not divided."""
+        state, encoding = self.new_state(batch), self.positional
+        if self.window is not None:
+            return state
+        allowed = "one whose attention over parts of the keys can be merged"
+        require("model.positional", type(encoding).__name__, encoding.mergeable, allowed)
+        return replace(state, divided=Divided(ranks))
 
     def new_state(self, batch: int) -> AttentionState:
         """See Mixer."""
@@ -380,6 +383,11 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         fixed += size * (terms - grows)
         kept = cached if seen is None or config.sinks else min(seen, length)  # one more than keys
         return Cost(params, flops, fixed, cached * 4 * 2 * n_kv_heads * config.head_dim + kept * size * grows)
+
+
+def _last_outputs(known: Tensor | None, new: Tensor, n: int) -> Tensor | None:
+    """The last n outputs of the convolution, where a state keeps them."""
+    return None if known is None else torch.cat([known.to(new.dtype), new[:, -n:]], dim=1)[:, -n:]
 
 
 def _encoders(config: AttentionConfig, d_model: int) -> tuple[PositionalEncoding, Temperature | None]:

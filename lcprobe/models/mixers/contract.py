@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from lcprobe.models.cost import Cost
 from lcprobe.models.parameters import Parametrised
 from lcprobe.models.positional.contract import PositionalEncoding
-from lcprobe.models.state import State
+from lcprobe.models.ranks.context import ContextRanks
+from lcprobe.models.state import State, StateT
+from lcprobe.models.tensor_parallel.split import Share, Split
 from lcprobe.models.token_context import TokenContext
 
 Scan = Callable[..., tuple[Tensor, Tensor | State | None]]
@@ -57,7 +59,6 @@ class MixerConfig:
 
 
 ConfigT = TypeVar("ConfigT", bound=MixerConfig)
-StateT = TypeVar("StateT", bound=State)
 
 
 class SharedOutput(nn.Module):
@@ -89,6 +90,12 @@ class Mixer(Parametrised, ABC, Generic[ConfigT, StateT]):
     """Whether `model.positional` sets an encoding of this mixer: true of attention."""
     window: int | None = None
     """Number of tokens that a query sees, itself included; None: all earlier ones."""
+    divides_context: ClassVar[bool] = True
+    """Whether sequences can be divided over ranks: its state before a sequence's first token has the shapes of every
+    later one, or it `exchanges`."""
+    divides_passes: ClassVar[bool] = False
+    """Whether `forward` with a state gets what a part of a pass needs from the other ranks of `where.ranks`, as
+    attention does; otherwise the state after a part is passed to the next rank."""
     sinks: int = 0
     """Number of first tokens of a row that stay visible in addition to the window."""
     scan: Scan | None = None
@@ -108,6 +115,11 @@ class Mixer(Parametrised, ABC, Generic[ConfigT, StateT]):
     def new_state(self, batch: int) -> StateT:
         """The state before a sequence's first token, for `batch` rows."""
 
+    def divided_state(self, batch: int, ranks: ContextRanks) -> StateT:
+        """`new_state`, of which this rank keeps a part of what grows with the text while all ranks read the same
+        tokens. Raises ConfigError where that cannot be divided."""
+        return self.new_state(batch)
+
     @staticmethod
     @abstractmethod
     def cost(config: ConfigT, d_model: int, length: int) -> Cost:
@@ -120,6 +132,15 @@ class Mixer(Parametrised, ABC, Generic[ConfigT, StateT]):
         linear = self.get_submodule(self._output_name)
         assert isinstance(linear, nn.Linear)
         return linear
+
+    def tensor_splits(self, n: int) -> Mapping[str, Split]:
+        """How n processes that share the layer divide its parameters, by name; empty: each has the whole layer.
+        Raises ConfigError where heads do not divide."""
+        return {}
+
+    def take_share(self, share: Share) -> None:
+        """Adopt the widths of one share, in place, after the parameters were divided by `tensor_splits`."""
+        raise NotImplementedError(f"{type(self).__name__}.take_share")
 
     def share_output(self, shared: nn.Linear) -> None:
         """Leave the output projection to the block, which has one for several mixers in parallel: `forward` returns
@@ -134,6 +155,12 @@ class Mixer(Parametrised, ABC, Generic[ConfigT, StateT]):
     def is_recurrent(cls) -> bool:
         """Whether the mixer has a recurrent state of fixed size."""
         return bool(cls.state_type.recurrent)
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether `forward` without a state exchanges what it needs of other chunks with the other ranks of
+        `where.ranks`; otherwise the state after a chunk is passed to the next rank."""
+        return False
 
     @property
     def encoding(self) -> PositionalEncoding | None:

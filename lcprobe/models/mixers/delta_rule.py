@@ -203,6 +203,7 @@ class DeltaRule(Mixer[DeltaRuleConfig, DeltaRuleState]):
         v = v.unflatten(-1, (w.steps, w.n_value_heads, w.value_dim)).flatten(1, 2)
         o, memory = gated_linear_attention(
             **self.rule(q, k, v, projected, where.starts),
+            boundaries=where.boundaries,
             initial_state=None if state is None else state.memory,
             chunk_size=self.config.chunk_size,
             return_state=state is not None,

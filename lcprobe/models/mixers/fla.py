@@ -15,12 +15,15 @@ decay, write and read. Bytes of state are measured by reading one token. A state
 (`train.initial_state`), since fla does not say which of its tensors that would be.
 """
 
+import ast
 import dataclasses
 import functools
 import inspect
 import typing
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar
 
@@ -29,7 +32,7 @@ from lcprobe_kernels import backends
 from lcprobe_kernels.packed import documents_of
 from torch import Tensor, nn
 
-from lcprobe.errors import ConfigError, unknown_name
+from lcprobe.errors import ConfigError, NotHereError, unknown_name
 from lcprobe.models.cost import Cost
 from lcprobe.models.mixers.contract import Mixer, MixerConfig
 from lcprobe.models.state import State, tensors_of
@@ -55,6 +58,7 @@ class FLAMixer(Mixer[MixerConfig, FLAState]):
     """Base of the mixers that `wrapped` makes."""
 
     state_type = FLAState
+    divides_context = False
     layer_class: ClassVar[type[nn.Module]]
     """Class of the layer."""
 
@@ -76,16 +80,21 @@ class FLAMixer(Mixer[MixerConfig, FLAState]):
         self, x: Tensor, where: TokenContext, state: FLAState | None = None
     ) -> tuple[Tensor, FLAState | None]:
         """See Mixer. Raises ConfigError where a document begins inside a row that continues from a state."""
-        starts = where.starts
-        if starts is None:
+        if where.starts is None:
             return self._run(x, state)
-        begun = state is not None and state.memory is not None
-        if begun:
-            if starts[:, 1:].any() or not starts[:, 0].all():
+        return self._run_packed(x, where, where.starts, state)
+
+    @torch.compiler.disable(reason="counts documents on the host")
+    def _run_packed(
+        self, x: Tensor, where: TokenContext, starts: Tensor, state: FLAState | None
+    ) -> tuple[Tensor, FLAState | None]:
+        if state is not None and state.memory is not None:
+            known = starts if where.starts_on_host is None else where.starts_on_host[:, -x.shape[1] :]
+            if known[:, 1:].any() or not known[:, 0].all():
                 given = "documents that begin inside a row that continues from a state"
                 raise ConfigError(f"fla:{type(self).__name__}", given, "whole documents, or rows in one piece")
             state = FLAState(None, None)
-        documents = documents_of(starts)
+        documents = documents_of(starts, where.boundaries)
         y, after = self._run(x.flatten(0, 1)[None], state, cu_seqlens=documents.cu_seqlens)
         return y.view(x.shape), None if after is None else after.rows(documents.last)
 
@@ -122,21 +131,33 @@ class FLAMixer(Mixer[MixerConfig, FLAState]):
 
 @functools.cache
 def wrapped(name: str) -> type[FLAMixer]:
-    """The mixer of a layer of fla. Raises ConfigError, with the key `type`, where fla cannot run, for an unknown
-    layer, and for one that does not fulfil the contract."""
+    """The mixer of a layer of fla. Raises, with the key `type`, NotHereError where fla cannot run, ConfigError for an
+    unknown layer, and for one that does not fulfil the contract."""
+    known = _layer_names()
+    if known and name not in known:
+        raise unknown_name("type", f"fla:{name}", [f"fla:{one}" for one in known])
     missing = backends.missing("fla")
     if missing is not None:
-        raise ConfigError("type", f"fla:{name}", f"mixers that work here ({missing})")
-    layers = import_module("fla.layers")
-    if name not in layers.__all__:
-        raise unknown_name("type", f"fla:{name}", [f"fla:{known}" for known in layers.__all__])
-    layer = vars(layers)[name]
+        raise NotHereError("type", f"fla:{name}", f"mixers that work here ({missing})")
+    layer = vars(import_module("fla.layers"))[name]
     reason = next(_refused(layer), None)
     if reason is not None:
         raise ConfigError("type", f"fla:{name}", f"layers of fla that fulfil the contract of mixers ({reason})")
     output = next(output for output in OUTPUTS if f"self.{output} =" in inspect.getsource(layer.__init__))
     members = {"Config": _config_of(layer), "layer_class": layer, "residual_outputs": (f"layer.{output}.weight",)}
     return type(name, (FLAMixer,), {"__doc__": f"fla's {name}.", **members})
+
+
+def _layer_names() -> list[str]:
+    """Names of fla's layers, read without importing it, which needs a GPU; empty where it is not installed."""
+    package = find_spec("fla")
+    if package is None or not package.submodule_search_locations:
+        return []
+    source = Path(package.submodule_search_locations[0], "layers", "__init__.py").read_text(encoding="utf-8")
+    assigned = (node for node in ast.parse(source).body if isinstance(node, ast.Assign))
+    lists = (node.value for node in assigned if isinstance(t := node.targets[0], ast.Name) and t.id == "__all__")
+    written = next(lists, None)
+    return [] if written is None else ast.literal_eval(written)
 
 
 def _refused(layer: type[nn.Module]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
+from lcprobe.models.context_parallel.recurrences import gated_linear_attention_over
 from lcprobe.models.cost import Cost
 from lcprobe.models.mixers.contract import Mixer, MixerConfig
 from lcprobe.models.state import State
@@ -120,6 +121,11 @@ class GLA(Mixer[GLAConfig, GLAState]):
         else:
             super().init_parameter(name, value, generator)
 
+    @property
+    def exchanges(self) -> bool:
+        """See Mixer."""
+        return True
+
     def forward(
         self, x: Tensor, where: TokenContext, state: GLAState | None = None
     ) -> tuple[Tensor, GLAState | None]:
@@ -128,16 +134,15 @@ class GLA(Mixer[GLAConfig, GLAState]):
         q, k, v, gate, low = self.in_proj(x).split(self.parts, dim=-1)
         decay = self.decay_proj(low).to(torch.promote_types(x.dtype, torch.float32))
         q, k, log_decay = (t.unflatten(-1, (w.n_heads, w.head_dim)) for t in (q, k, F.logsigmoid(decay) / c.tau))
-        o, memory = gated_linear_attention(
-            q,
-            k,
-            v.unflatten(-1, (w.n_heads, w.value_dim)),
-            log_decay,
-            initial_state=None if state is None else state.memory,
-            starts=where.starts,
-            chunk_size=c.chunk_size,
-            return_state=state is not None,
-        )
+        inputs = (q, k, v.unflatten(-1, (w.n_heads, w.value_dim)), log_decay)
+        options = {"starts": where.starts, "boundaries": where.boundaries, "chunk_size": c.chunk_size}
+        if state is None and where.ranks is not None:
+            o, memory = gated_linear_attention_over(where.ranks, *inputs, **options), None
+        else:
+            before = None if state is None else state.memory
+            o, memory = gated_linear_attention(
+                *inputs, initial_state=before, return_state=state is not None, **options
+            )
         o = rms_norm(o, self.norm_weight, c.norm_eps).flatten(2) * F.silu(gate)
         return self.out_proj(o), None if memory is None else GLAState(memory)
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
+from lcprobe.models.context_parallel.recurrences import ssd_over
 from lcprobe.models.cost import Cost
 from lcprobe.models.mixers.contract import Mixer, MixerConfig
 from lcprobe.models.state import State
@@ -100,24 +101,31 @@ class Lightning(Mixer[LightningConfig, LightningState]):
         block, n_blocks = self.depth
         return -torch.exp2(-8 / self.n_heads * head) * (1 + 1e-5 - block / (n_blocks - 1 + 1e-5))
 
+    @property
+    def exchanges(self) -> bool:
+        """See Mixer."""
+        return True
+
     def forward(
         self, x: Tensor, where: TokenContext, state: LightningState | None = None
     ) -> tuple[Tensor, LightningState | None]:
         """See Mixer."""
         qkv, gate = self.in_proj(x).split([3 * self.width, self.width], dim=-1)
         q, k, v = F.silu(qkv).unflatten(-1, (3, self.n_heads, self.config.head_dim)).unbind(2)
-        y, memory = ssd(
-            v,
-            v.new_zeros(v.shape[:3]),
-            self.log_decays(torch.promote_types(x.dtype, torch.float32), x.device),
-            k,
-            q,
-            dt_limit=(1.0, 1.0),
-            initial_state=None if state is None else state.memory,
-            starts=where.starts,
-            chunk_size=self.config.chunk_size,
-            return_state=state is not None,
-        )
+        decays = self.log_decays(torch.promote_types(x.dtype, torch.float32), x.device)
+        inputs = (v, v.new_zeros(v.shape[:3]), decays, k, q)
+        if state is None and where.ranks is not None:
+            options = {"starts": where.starts, "chunk_size": self.config.chunk_size}
+            y, memory = ssd_over(where.ranks, *inputs, dt_limit=(1.0, 1.0), **options), None
+        else:
+            y, memory = ssd(
+                *inputs,
+                dt_limit=(1.0, 1.0),
+                initial_state=None if state is None else state.memory,
+                starts=where.starts,
+                chunk_size=self.config.chunk_size,
+                return_state=state is not None,
+            )
         y = rms_norm(y.flatten(2), self.norm_weight, self.config.norm_eps) * gate.sigmoid()
         return self.out_proj(y), None if memory is None else LightningState(memory)
 

@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from lcprobe_kernels.backends import on_cpu, without_autocast
 from lcprobe_kernels.causal_conv1d import causal_conv1d
 from lcprobe_kernels.linear_recurrence import linear_recurrence
 from torch import Tensor, nn
@@ -157,7 +158,7 @@ class Mamba1(Mixer[Mamba1Config, Mamba1State]):
         if self.config.input_norm_eps is not None:
             r, b, c = (_normed(t, self.config.input_norm_eps) for t in (r, b, c))
         dt = F.linear(r, self.dt_proj.weight)
-        with torch.autocast(u.device.type, enabled=False):
+        with without_autocast(u.device):
             dt = F.softplus(dt.to(acc_dtype) + self.dt_proj.bias.to(acc_dtype))
             u, b, c = u.to(acc_dtype), b.to(acc_dtype), c.to(acc_dtype)
             a = -self.A_log.to(acc_dtype).exp().T.contiguous()
@@ -168,7 +169,7 @@ class Mamba1(Mixer[Mamba1Config, Mamba1State]):
     def _tokens_per_chunk(self, u: Tensor) -> int:
         if self.config.chunk_size is not None:
             return self.config.chunk_size
-        numbers = CPU_CHUNK if u.device.type == "cpu" else GPU_CHUNK
+        numbers = CPU_CHUNK if on_cpu(u.device) else GPU_CHUNK
         return max(1, numbers // (max(1, u.shape[0]) * self.d_inner * self.config.d_state))
 
     def new_state(self, batch: int) -> Mamba1State:

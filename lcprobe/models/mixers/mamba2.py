@@ -8,19 +8,23 @@ Projection order [z, x, B, C, dt], initialisation and norm placement are those o
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from lcprobe_kernels.causal_conv1d import causal_conv1d
 from lcprobe_kernels.rms_norm import rms_norm
 from lcprobe_kernels.ssd import ssd
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from lcprobe.errors import ConfigError, require
+from lcprobe.models.context_parallel.recurrences import inputs_before, ssd_over
 from lcprobe.models.cost import Cost
 from lcprobe.models.mixers.contract import Mixer, MixerConfig, Scan
 from lcprobe.models.parameters import init_convolution, init_step_bias
 from lcprobe.models.state import State
+from lcprobe.models.tensor_parallel.layers import divided_rms_norm
+from lcprobe.models.tensor_parallel.split import Section, Share, Split, heads
 from lcprobe.models.token_context import TokenContext
 
 
@@ -104,6 +108,7 @@ class Mamba2(Mixer[Mamba2Config, Mamba2State]):
         super().__init__(config, d_model)
         self.config = config
         self.scan: Scan = ssd
+        self.norm_group: distributed.ProcessGroup | None = None  # the processes that have parts of the norm's width
         self.d_inner, self.n_heads, self.d_xbc = config.widths(d_model)
         self.in_proj = nn.Linear(d_model, self.d_inner + self.d_xbc + self.n_heads, bias=config.bias)
         self.conv_weight = nn.Parameter(torch.empty(self.d_xbc, config.d_conv))
@@ -131,23 +136,29 @@ class Mamba2(Mixer[Mamba2Config, Mamba2State]):
         else:
             super().init_parameter(name, value, generator)
 
+    @property
+    def exchanges(self) -> bool:
+        """See Mixer: unless an extension has wrapped the scan."""
+        return self.scan is ssd
+
     def forward(
         self, x: Tensor, where: TokenContext, state: Mamba2State | None = None
     ) -> tuple[Tensor, Mamba2State | None]:
         """See Mixer."""
         c = self.config
         z, xbc, dt = self.in_proj(x).split([self.d_inner, self.d_xbc, self.n_heads], dim=-1)
+        xbc, before = inputs_before(xbc, c.d_conv - 1, where, None if state is None else state.conv)
         xbc, conv = causal_conv1d(
             xbc,
             self.conv_weight,
             self.conv_bias,
             silu=True,
-            initial_state=None if state is None else state.conv,
+            initial_state=before,
             starts=where.starts,
             return_state=state is not None,
         )
         inner, b, c_out = xbc.split([self.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
-        y, ssm = self.scan(
+        inputs = (
             inner.unflatten(-1, (self.n_heads, c.head_dim)),
             dt,
             -self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)).exp(),
@@ -155,14 +166,55 @@ class Mamba2(Mixer[Mamba2Config, Mamba2State]):
             c_out.unflatten(-1, (c.n_groups, c.d_state)),
             self.D,
             self.dt_bias,
-            dt_limit=(c.dt_limit[0], math.inf if c.dt_limit[1] is None else c.dt_limit[1]),
-            initial_state=None if state is None else state.ssm,
-            starts=where.starts,
-            chunk_size=c.chunk_size,
-            return_state=state is not None,
         )
-        y = rms_norm(y.flatten(2), self.norm_weight, c.norm_eps, gate=z, n_groups=c.n_groups)
+        limit = (c.dt_limit[0], math.inf if c.dt_limit[1] is None else c.dt_limit[1])
+        if state is None and where.ranks is not None:
+            y, ssm = (
+                ssd_over(where.ranks, *inputs, dt_limit=limit, starts=where.starts, chunk_size=c.chunk_size),
+                None,
+            )
+        else:
+            y, ssm = self.scan(
+                *inputs,
+                dt_limit=limit,
+                initial_state=None if state is None else state.ssm,
+                starts=where.starts,
+                chunk_size=c.chunk_size,
+                return_state=state is not None,
+            )
+        y = self._normed(y.flatten(2), z)
         return self.out_proj(y), None if ssm is None or conv is None else Mamba2State(ssm, conv)
+
+    def _normed(self, y: Tensor, gate: Tensor) -> Tensor:
+        """rms_norm(y * silu(gate)) by group."""
+        c = self.config
+        if self.norm_group is not None:
+            return divided_rms_norm(y, self.norm_weight, c.norm_eps, gate, self.norm_group)
+        return rms_norm(y, self.norm_weight, c.norm_eps, gate=gate, n_groups=c.n_groups)
+
+    def tensor_splits(self, n: int) -> Mapping[str, Split]:
+        """See Mixer: by heads, and by groups where there are several; of one group, all have B and C."""
+        Split(0, heads(self.n_heads)).check(n, "n_heads of mamba2")
+        groups = self.config.n_groups > 1
+        if groups:
+            Split(0, heads(self.config.n_groups)).check(n, "n_groups of mamba2, where it is not 1,")
+        group = Section(self.config.n_groups * self.config.d_state, divided=groups)
+        convolved = Split(0, (Section(self.d_inner), group, group))
+        rows = Split(0, (Section(self.d_inner), *convolved.sections, Section(self.n_heads)))
+        splits = {"in_proj.weight": rows, "conv_weight": convolved, "out_proj.weight": Split(1, heads(self.d_inner))}
+        splits |= {"in_proj.bias": rows} if self.config.bias else {}
+        splits |= {"conv_bias": convolved} if self.config.conv_bias else {}
+        splits |= dict.fromkeys(("dt_bias", "A_log", "D"), Split(0, heads(self.n_heads)))
+        return {**splits, "norm_weight": Split(0, heads(self.d_inner))}
+
+    def take_share(self, share: Share) -> None:
+        """See Mixer."""
+        self.d_inner, self.n_heads = self.d_inner // share.n, self.n_heads // share.n
+        if self.config.n_groups > 1:
+            self.config = replace(self.config, n_groups=self.config.n_groups // share.n)
+        else:
+            self.norm_group = share.group
+        self.d_xbc = self.d_inner + 2 * self.config.n_groups * self.config.d_state
 
     def new_state(self, batch: int) -> Mamba2State:
         """See Mixer."""

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
+from lcprobe_kernels.backends import without_autocast
 from lcprobe_kernels.errors import check_first
 from lcprobe_kernels.gated_linear_attention import gated_linear_attention
 from lcprobe_kernels.rms_norm import rms_norm
@@ -180,7 +181,7 @@ class Mamba3(Mixer[Mamba3Config, Mamba3State]):
         check_first("mamba3", "x", x, ("batch", "seqlen", "d_model"))
         z, v, b, c, dd_dt, dd_a, trap, angles = self.in_proj(x).split(self.parts, dim=-1)
         acc_dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             v = v.unflatten(-1, (self.n_heads, self.config.head_dim)).to(acc_dtype)
             dt = F.softplus(dd_dt.to(acc_dtype) + self.dt_bias.to(acc_dtype))  # (batch, seqlen, n_heads)
             rate = RATES[self.config.definition](dd_a.to(acc_dtype)).clamp_min(self.config.A_floor)
@@ -208,6 +209,7 @@ class Mamba3(Mixer[Mamba3Config, Mamba3State]):
                 scale=1.0,
                 initial_state=memory,
                 starts=where.starts,
+                boundaries=where.boundaries,
                 chunk_size=self.config.chunk_size,
                 return_state=state is not None,
             )

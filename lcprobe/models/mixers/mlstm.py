@@ -162,6 +162,7 @@ class MLSTM(Mixer[MLSTMConfig, MLSTMState]):
         return Cost(matrices + 2 * w.n_heads + w.values, 2 * matrices + core, 4 * state, 0)
 
 
+@torch.compiler.disable(reason="doubles its reach, as often as the length asks for")
 def running_largest(i: Tensor, log_f: Tensor, starts: Tensor | None, before: Tensor | None) -> Tensor:
     """m_t = max(log_f_t + m_{t-1}, i_t), in as many steps as the length has bits. i, log_f: (batch, seqlen, n_heads).
     starts: (batch, seqlen) bool or None. before: m before the first token, (batch, n_heads); None: 0."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lcprobe_kernels.backends import without_autocast
 from lcprobe_kernels.causal_conv1d import causal_conv1d
 from lcprobe_kernels.linear_recurrence import linear_recurrence
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
+from lcprobe.models.context_parallel.recurrences import inputs_before, linear_recurrence_over
 from lcprobe.models.cost import Cost
 from lcprobe.models.mixers.contract import Mixer, MixerConfig
 from lcprobe.models.state import State
@@ -108,27 +110,36 @@ class RGLRU(Mixer[RGLRUConfig, RGLRUState]):
             }
             value.normal_(0.0, variances[name] ** 0.5, generator=generator)
 
+    @property
+    def exchanges(self) -> bool:
+        """See Mixer."""
+        return True
+
     def forward(
         self, x: Tensor, where: TokenContext, state: RGLRUState | None = None
     ) -> tuple[Tensor, RGLRUState | None]:
         """See Mixer."""
         gate, u = self.in_proj(x).chunk(2, dim=-1)
+        u, before = inputs_before(u, self.config.d_conv - 1, where, None if state is None else state.conv)
         u, conv = causal_conv1d(
             u,
             self.conv_weight,
             self.conv_bias,
-            initial_state=None if state is None else state.conv,
+            initial_state=before,
             starts=where.starts,
             return_state=state is not None,
         )
         log_a, b = self.decays_and_inputs(u, where.once("first tokens of documents", lambda: _first(where)))
-        h, last = linear_recurrence(
-            log_a,
-            b,
-            initial_state=None if state is None else state.h,
-            starts=where.starts,
-            return_state=state is not None,
-        )
+        if state is None and where.ranks is not None:
+            h, last = linear_recurrence_over(where.ranks, log_a, b, starts=where.starts), None
+        else:
+            h, last = linear_recurrence(
+                log_a,
+                b,
+                initial_state=None if state is None else state.h,
+                starts=where.starts,
+                return_state=state is not None,
+            )
         y = self.out_proj(h.to(x.dtype) * F.gelu(gate, approximate="tanh"))
         return y, None if last is None or conv is None else RGLRUState(last, conv)
 
@@ -139,7 +150,7 @@ class RGLRU(Mixer[RGLRUConfig, RGLRUState]):
         blocks = self.config.n_blocks
         gates = torch.einsum("bthi,hij->bthj", u.unflatten(-1, (blocks, -1)), self.gate_weight.to(u.dtype))
         rate = 8.0 * F.softplus(self.a_param.to(acc_dtype))
-        with torch.autocast(u.device.type, enabled=False):
+        with without_autocast(u.device):
             gates = gates.to(acc_dtype) + self.gate_bias.to(acc_dtype).view(blocks, -1)
             return _Gated.apply(u.to(acc_dtype), gates, rate, first[..., None])
 

@@ -216,6 +216,7 @@ class RWKV7(Mixer[RWKV7Config, RWKVState]):
             scale=1.0,
             initial_state=None if state is None else state.wkv,
             starts=where.starts,
+            boundaries=where.boundaries,
             chunk_size=self.config.chunk_size,
             return_state=state is not None,
         )

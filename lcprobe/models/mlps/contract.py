@@ -9,6 +9,7 @@ do not see each other.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from lcprobe.models.cost import Cost
 from lcprobe.models.parameters import Parametrised
 from lcprobe.models.state import State
+from lcprobe.models.tensor_parallel.split import Split
 from lcprobe.models.token_context import TokenContext
 
 
@@ -47,6 +49,11 @@ class MLP(Parametrised, ABC, Generic[ConfigT]):
     @abstractmethod
     def forward(self, x: Tensor, where: TokenContext, state: State | None = None) -> tuple[Tensor, State | None]:
         """x: (batch, seqlen, d_model) -> y of the same shape and dtype, and the next state if one was passed in."""
+
+    def tensor_splits(self, n: int) -> Mapping[str, Split]:
+        """How n processes that share the MLP divide its parameters, by name; empty: each has all of it. Nothing else
+        of an MLP knows its widths. Raises ConfigError where d_ff does not divide."""
+        return {}
 
     def new_state(self, batch: int) -> State | None:
         """The state before a sequence's first token, for `batch` rows; None: the MLP has none."""

@@ -1,6 +1,7 @@
 """Gated MLPs: out_proj(act(gate(x)) * up(x)), one matrix for up and gate (Shazeer 2020, arXiv 2002.05202)."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from lcprobe.models.cost import Cost
 from lcprobe.models.mlps.contract import MLP, MLPConfig
 from lcprobe.models.state import State
+from lcprobe.models.tensor_parallel.split import Split, heads
 from lcprobe.models.token_context import TokenContext
 
 
@@ -39,9 +41,16 @@ class Gated(MLP[GatedT]):
 
     def __init__(self, config: GatedT, d_model: int, d_ff: int):
         super().__init__(config, d_model, d_ff)
-        self.config = config
+        self.config, self.d_ff = config, d_ff
         self.up_gate = nn.Linear(d_model, 2 * d_ff, bias=config.bias)
         self.out_proj = nn.Linear(d_ff, d_model, bias=config.bias)
+
+    def tensor_splits(self, n: int) -> Mapping[str, Split]:
+        """See MLP."""
+        rows, columns = Split(0, heads(self.d_ff, self.d_ff)), Split(1, heads(self.d_ff))
+        columns.check(n, "d_ff")
+        of_bias = {"up_gate.bias": rows} if self.config.bias else {}
+        return {"up_gate.weight": rows, "out_proj.weight": columns, **of_bias}
 
     @abstractmethod
     def activation(self, gate: Tensor) -> Tensor:

@@ -43,19 +43,22 @@ class ALiBi(PositionalEncoding[ALiBiConfig]):
         """The logarithms of the fixed slopes."""
         value.copy_(slopes(self.shape.n_heads).log())
 
-    def bias(self, distance: Tensor) -> Tensor:
-        """-m_h d."""
+    def slopes(self, device: torch.device) -> Tensor:
+        """m_h: (n_heads,), float32 or wider."""
         if self.config.learned:
             acc_dtype = torch.promote_types(self.log_slopes.dtype, torch.float32)
-            m = self.log_slopes.to(acc_dtype).exp()
-        else:
-            m = slopes(self.shape.n_heads).to(distance.device)
+            return self.log_slopes.to(acc_dtype).exp()
+        return slopes(self.shape.n_heads, device)
+
+    def bias(self, distance: Tensor) -> Tensor:
+        """-m_h d."""
+        m = self.slopes(distance.device)
         return -m.view(-1, *[1] * distance.dim()) * distance.to(m.dtype)
 
 
-def slopes(n_heads: int) -> Tensor:
-    """The fixed slopes m_h: (n_heads,) float64."""
+def slopes(n_heads: int, device: torch.device | None = None) -> Tensor:
+    """The fixed slopes m_h: (n_heads,) float64, made on the device. None: the default one."""
     below = 1 << (n_heads.bit_length() - 1)
-    steps = [8 * (h + 1) / below for h in range(below)]
-    steps += [4 * (h + 1) / below for h in range(0, 2 * (n_heads - below), 2)]
-    return 2.0 ** -torch.tensor(steps, dtype=torch.float64)
+    whole = torch.arange(1, below + 1, dtype=torch.float64, device=device)
+    odd = 2 * torch.arange(n_heads - below, dtype=torch.float64, device=device) + 1
+    return 2.0 ** -torch.cat([8 / below * whole, 4 / below * odd])

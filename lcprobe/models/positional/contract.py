@@ -21,8 +21,9 @@ from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
-from lcprobe_kernels.attention import Mask, attention, blockwise, merge
+from lcprobe_kernels.attention import DocumentNumbers, Mask, attention, blockwise, merge
 from lcprobe_kernels.attention.reference import weighted
+from lcprobe_kernels.backends import without_autocast
 from torch import Tensor
 
 from lcprobe.errors import ConfigError, require
@@ -73,10 +74,10 @@ class Keys:
 
     k: (batch, n_keys, n_kv_heads, d_qk), v: (batch, n_keys, n_kv_heads, d_v). positions: (n_keys,) int64; the queries
     are the last seqlen of them. terms: (batch, n_keys, width) from `token_terms`, or those of the queries only, or
-    None. documents: document numbers (batch, seqlen) and (batch, n_keys), or None. window, sinks: the layer's visible
+    None. documents: of queries and keys, or None. window, sinks: the layer's visible
     range. consecutive: positions are consecutive integers, so that differences of key indices are distances. factor:
     (1 or batch, 1 or seqlen, 1 or n_heads), float32 or wider, multiplies content scores q . k, not the biases and
-    gates that are added to them; None: 1.
+    gates that are added to them; None: 1. soft_cap: c, where content scores x are c tanh(x / c); None: x.
     """
 
     k: Tensor
@@ -84,11 +85,12 @@ class Keys:
     positions: Tensor
     where: TokenContext
     terms: Tensor | None = None
-    documents: tuple[Tensor, Tensor] | None = None
+    documents: DocumentNumbers | None = None
     window: int | None = None
     sinks: int = 0
     consecutive: bool = True
     factor: Tensor | None = None
+    soft_cap: float | None = None
 
     def mask(self, seqlen: int, **changes: int) -> Mask:
         """The layer's mask for the last `seqlen` tokens as queries, with the given fields changed."""
@@ -99,7 +101,7 @@ class Keys:
     def for_queries(self, lo: int, hi: int, seqlen: int) -> "Keys":
         """The keys for queries lo .. hi - 1 of `seqlen`: those up to the last of these queries."""
         end = self.k.shape[1] - seqlen + hi
-        documents = None if self.documents is None else (self.documents[0][:, lo:hi], self.documents[1][:, :end])
+        documents = None if self.documents is None else self.documents.part(lo, hi, end)
         factor = self.factor if self.factor is None or self.factor.shape[1] == 1 else self.factor[:, lo:hi]
         kept = {"k": self.k[:, :end], "v": self.v[:, :end], "positions": self.positions[:end]}
         return replace(self, **kept, documents=documents, factor=factor)
@@ -129,8 +131,9 @@ class AttentionCall:
     mask: Mask
     table: Tensor | None = None
     cumulative: tuple[Tensor, Tensor] | None = None
-    documents: tuple[Tensor, Tensor] | None = None
+    documents: DocumentNumbers | None = None
     scale: float | None = None
+    slopes: Tensor | None = None
 
 
 Family = Literal["none", "rotary", "fourier", "polar", "bias", "gate", "absolute", "path"]
@@ -157,8 +160,13 @@ class PositionalEncoding(Parametrised, Generic[ConfigT]):
     """Bytes per number of `token_terms`: 8 where sums are float64."""
     softmax: ClassVar[bool] = True
     """Attention weights are a softmax, so that a sink logit can take part in it."""
+    same_for_heads: ClassVar[bool] = False
+    """Every head is encoded alike, without parameters, so that an encoding built for some of them serves any."""
     carry_name: Hashable | None = None
     """Name of the carry that layers with this encoding share; None: no carry."""
+    mergeable: ClassVar[bool] = True
+    """Attention over several disjoint sets of keys can be merged by their log-sum-exp: no score depends on other
+    keys."""
     linear: ClassVar[bool] = True
     """Scores are q . k plus terms that do not depend on it, under a softmax, so that a temperature on q . k is well
     defined."""
@@ -220,6 +228,11 @@ class PositionalEncoding(Parametrised, Generic[ConfigT]):
         """distance: any shape, >= 0, int64 -> (n_heads, *shape), float32 or wider, added to scores; None: no bias."""
         return None
 
+    def slopes(self, device: torch.device) -> Tensor | None:
+        """m (n_heads,) where the bias is -m_h d: kernels that know ALiBi need no table of it. None: another bias, or
+        none."""
+        return None
+
     def gates(self, terms: Tensor) -> Tensor | None:
         """terms: (batch, n, width) -> F (batch, n, n_heads), of which F_i - F_j is added to scores; None: no
         gates."""
@@ -233,8 +246,9 @@ class PositionalEncoding(Parametrised, Generic[ConfigT]):
         """Calls of the attention op over disjoint keys which together are attention with this encoding."""
         mask = keys.mask(q.shape[1])
         farthest = keys.k.shape[1] if keys.window is None or keys.sinks else min(keys.window, keys.k.shape[1])
-        table, cumulative = self.table(farthest, keys), self.cumulative(q.shape[1], keys)
-        return [AttentionCall(q, keys.k, keys.v, mask, table, cumulative, keys.documents)]
+        slopes, cumulative = self.slopes(keys.positions.device), self.cumulative(q.shape[1], keys)
+        table = self.table(farthest, keys) if slopes is None else None
+        return [AttentionCall(q, keys.k, keys.v, mask, table, cumulative, keys.documents, slopes=slopes)]
 
     def cumulative(self, seqlen: int, keys: Keys) -> tuple[Tensor, Tensor] | None:
         """F of the queries and of the keys, relative to the first query, so that long sums keep their precision."""
@@ -260,6 +274,7 @@ class PositionalEncoding(Parametrised, Generic[ConfigT]):
         parts = []
         for c in calls:
             terms = {"table": c.table, "cumulative": c.cumulative, "documents": c.documents, "mask": c.mask}
+            terms |= {"slopes": c.slopes, "soft_cap": keys.soft_cap}
             scale = q.shape[3] ** -0.5 if c.scale is None else c.scale
             parts.append(op(keys.scale_queries(c.q), c.k, c.v, scale=scale, **terms, **options))
         return parts[0] if len(parts) == 1 else merge(parts)
@@ -303,10 +318,12 @@ class PositionalEncoding(Parametrised, Generic[ConfigT]):
         k, v = (t.to(acc_dtype).repeat_interleave(group, 2) for t in (keys.k, keys.v))
         key_index, scaled_q = torch.arange(k.shape[1], device=k.device), keys.scale_queries(q)
 
-        def attend_rows(rows: Tensor) -> Tensor:
+        def attend_rows(rows: Tensor, first: int) -> Tensor:
             visible = self.visible(rows, key_index, mask, keys)
-            with torch.autocast(q.device.type, enabled=False):
+            with without_autocast(q.device):
                 scores = torch.einsum("bihd,bjhd->bhij", scaled_q[:, rows].to(acc_dtype), k) * q.shape[3] ** -0.5
+                if keys.soft_cap is not None:
+                    scores = keys.soft_cap * torch.tanh(scores / keys.soft_cap)
                 o, lse = weigh(change(rows, scores, visible), visible, v)
             return torch.cat([o, lse[..., None]], dim=3)
 
@@ -320,5 +337,5 @@ class PositionalEncoding(Parametrised, Generic[ConfigT]):
         visible = mask.visible(rows, key_index)
         if keys.documents is None:
             return visible
-        of_queries, of_keys = keys.documents
+        of_queries, of_keys, _ = keys.documents
         return visible & (of_queries[:, rows][:, :, None] == of_keys[:, None])[:, None]

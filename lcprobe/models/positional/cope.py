@@ -37,6 +37,7 @@ class CoPE(PositionalEncoding[CoPEConfig]):
 
     Config = CoPEConfig
     family = "path"
+    mergeable = False
     reads_positions = False
     linear = False
 

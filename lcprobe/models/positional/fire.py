@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 from lcprobe_kernels.attention import attention
+from lcprobe_kernels.backends import without_autocast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -89,7 +90,7 @@ class FIRE(PositionalEncoding[FIREConfig]):
         """L as a scalar tensor."""
         if self.config.threshold == "learned":
             return (self.threshold_factor.to(acc_dtype) * self.config.initial_threshold).abs()
-        return torch.tensor(float(self.shape.context_length or 0), dtype=acc_dtype, device=self.c.device)
+        return torch.full((), float(self.shape.context_length or 0), dtype=acc_dtype, device=self.c.device)
 
     def bias(self, distance: Tensor) -> Tensor:
         """Biases of queries up to position L, which depend on distance only."""
@@ -103,7 +104,7 @@ class FIRE(PositionalEncoding[FIREConfig]):
         c, w1, b1, w2, b2 = (
             t.to(acc_dtype) for t in (self.c, self.in_weight, self.in_bias, self.out_weight, self.out_bias)
         )
-        with torch.autocast(distance.device.type, enabled=False):
+        with without_autocast(distance.device):
             normalised = (c * distance).abs().log1p() / ((c * reach).abs().log1p() + DENOMINATOR_EPS)
             return F.linear(torch.relu(normalised[..., None] * w1 + b1), w2, b2)
 
@@ -115,6 +116,8 @@ class FIRE(PositionalEncoding[FIREConfig]):
         query."""
         acc_dtype = torch.promote_types(self.c.dtype, torch.float32)
         where, reach = keys.where, self.threshold(acc_dtype)
+        if q.is_meta:  # no positions to look at: those of training
+            return super().attend(q, keys, op, return_lse)
         in_document = where.once("positions in documents", lambda: _in_document(where))
         largest = where.once("largest position in a document", lambda: int(in_document.max()))
         if keys.consecutive and largest <= float(reach.detach()):

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from lcprobe_kernels.backends import without_autocast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,7 +63,7 @@ class CumulativeGates(PositionalEncoding[ConfigT], ABC):
     def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor:
         """F of each token: (batch, seqlen, n_heads) float64."""
         acc_dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             logits = F.linear(x.to(acc_dtype), self.gate_weight.to(acc_dtype), self.gate_bias.to(acc_dtype))
         sums = self.log_gate(logits).double().cumsum(1)
         return sums if last is None else sums + last[:, None]

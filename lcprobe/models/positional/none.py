@@ -16,3 +16,4 @@ class NoPE(PositionalEncoding[NoPEConfig]):
 
     Config = NoPEConfig
     reads_positions = False
+    same_for_heads = True

@@ -24,6 +24,7 @@ from typing import Literal
 import torch
 from lcprobe_kernels.attention import attention, blockwise
 from lcprobe_kernels.attention.reference import weighted
+from lcprobe_kernels.backends import without_autocast
 from lcprobe_kernels.causal_conv1d import causal_conv1d
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,6 +58,7 @@ class PaTH(PositionalEncoding[PaTHConfig]):
 
     Config = PaTHConfig
     family = "path"
+    mergeable = False
     reads_positions = False
     caches_all_terms = True
 
@@ -109,7 +111,7 @@ class PaTH(PositionalEncoding[PaTHConfig]):
         batch, seqlen, before = x.shape[0], x.shape[1], self.config.d_conv - 1
         acc_dtype = torch.promote_types(x.dtype, torch.float32)
         down, up, b, b0 = (p.to(acc_dtype) for p in (self.down, self.up, self.beta_weight, self.beta_bias))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             x = x.to(acc_dtype)
             past = x.new_zeros(batch, before, self.config.rank)
             if last is not None:
@@ -145,7 +147,7 @@ class PaTH(PositionalEncoding[PaTHConfig]):
         if self.config.backend == "fla" and whole and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
             options = {"w": w.contiguous(), "beta": beta.contiguous(), "scale": head_dim**-0.5}
             return _peer()(q=q, k=keys.k, v=keys.v, **options)[0], None
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             return self._chunked(q, keys, w, beta)
 
     @torch.compiler.disable(reason="loops over blocks of queries and of keys, whose number depends on the length")
@@ -176,8 +178,8 @@ class PaTH(PositionalEncoding[PaTHConfig]):
         )  # (..., queries, KEYS_PER_CHUNK or d)
         key_index, mask = torch.arange(n_keys, device=q.device), keys.mask(seqlen)
 
-        def attend_rows(rows: Tensor) -> Tensor:
-            low, n = int(rows[0]), len(rows)
+        def attend_rows(rows: Tensor, low: int) -> Tensor:
+            n = len(rows)
             late, parts = start[:, :, :, :0], []
             for c in range((low + n - 1 + offset) // KEYS_PER_CHUNK, -1, -1):
                 begin, stop = (

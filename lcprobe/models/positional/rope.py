@@ -55,6 +55,7 @@ class Rotary(PositionalEncoding[ConfigT]):
     """Base of encodings that rotate pairs at fixed frequencies, which a subclass gives."""
 
     family = "rotary"
+    same_for_heads = True
     scaling: Scaling | None = None
 
     @property

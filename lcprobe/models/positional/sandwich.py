@@ -40,18 +40,28 @@ class Sandwich(PositionalEncoding[SandwichConfig]):
     family = "bias"
 
     def bias(self, distance: Tensor) -> Tensor:
-        """The sum of cosines divided by a head's ratio, float64."""
-        frequencies = geometric_frequencies(self.config.base, self.config.width, distance.device)
+        """The sum of cosines divided by a head's ratio, float64. Distances that occur more than once are summed once,
+        which waits for a GPU, to count them."""
         unique, back = distance.reshape(-1).unique(return_inverse=True)
-        blocks = unique.split(DISTANCES_PER_BLOCK)
-        sums = torch.cat([(block.double()[:, None] * frequencies).cos().sum(1) for block in blocks])
-        heads = torch.arange(1, self.shape.n_heads + 1, dtype=torch.float64, device=distance.device)
+        return self._of_heads(self._sums(unique)[back].view(distance.shape))
+
+    def _sums(self, distances: Tensor) -> Tensor:
+        """distances: (n,) -> their sums of cosines (n,), float64."""
+        frequencies = geometric_frequencies(self.config.base, self.config.width, distances.device)
+        blocks = distances.split(DISTANCES_PER_BLOCK)
+        return torch.cat([(block.double()[:, None] * frequencies).cos().sum(1) for block in blocks])
+
+    def _of_heads(self, sums: Tensor) -> Tensor:
+        """Sums of any shape -> (n_heads, *shape), divided by each head's ratio."""
+        heads = torch.arange(1, self.shape.n_heads + 1, dtype=torch.float64, device=sums.device)
         ratio = 8 * heads / self.shape.n_heads
-        return sums[back].view(distance.shape) / ratio.view(-1, *[1] * distance.dim())
+        return sums / ratio.view(-1, *[1] * sums.dim())
 
     @torch.compiler.disable(reason="sums the distances that occur once each")
     def table(self, n: int, keys: Keys) -> Tensor:
-        """See PositionalEncoding; computed once per forward pass for all layers."""
-        return keys.where.once(
-            ("sandwich", self.config, self.shape.n_heads, n), lambda: self.bias(torch.arange(n, device=keys.k.device))
-        )
+        """See PositionalEncoding; computed once per forward pass for all layers. Lengths are in a dict of their own:
+        compiled blocks are guarded by the names of what is computed once."""
+        tables = keys.where.once(("sandwich", self.config, self.shape.n_heads), dict[int, Tensor])
+        if n not in tables:
+            tables[n] = self._of_heads(self._sums(torch.arange(n, device=keys.k.device)))
+        return tables[n]

@@ -33,6 +33,7 @@ class StickBreaking(PositionalEncoding[StickBreakingConfig]):
 
     Config = StickBreakingConfig
     family = "path"
+    mergeable = False
     reads_positions = False
     softmax = False
     linear = False

@@ -32,6 +32,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from lcprobe_kernels.attention import attention
+from lcprobe_kernels.backends import without_autocast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -109,7 +110,7 @@ class TAPE(PositionalEncoding[TAPEConfig]):
         else:
             e, a = carry.to(acc_dtype).unflatten(-1, (2, self.shape.n_heads, -1)).unbind(2)
         mix, gate, up, down = (p.to(acc_dtype) for p in (self.mix, self.gate, self.up, self.down))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             e = e + mix[:, None] * a
             gates = F.silu(F.linear(x.to(acc_dtype), gate))
             e = e + torch.einsum("hw,biw,wg,bigr->bihr", down, gates, up, e)

@@ -69,7 +69,10 @@ class XPos(Rotary[XPosConfig]):
         if keys.consecutive and seqlen <= reach:
             return super().attend(q, keys, op, return_lse)
         positions = keys.positions[-seqlen:]
-        sizes = keys.where.once(("xpos", reach), lambda: _run_lengths((positions - positions[0]) // reach))
+        if keys.consecutive:
+            sizes = [min(reach, seqlen - lo) for lo in range(0, seqlen, reach)]
+        else:
+            sizes = keys.where.once(("xpos", reach), lambda: _run_lengths((positions - positions[0]) // reach))
         outputs, totals, lo = [], [], 0
         for n in sizes:
             hi = lo + n
@@ -108,5 +111,5 @@ class XPos(Rotary[XPosConfig]):
 
 
 def _run_lengths(numbers: Tensor) -> list[int]:
-    """Lengths of the runs of equal numbers."""
+    """Lengths of the runs of equal numbers. Waits for a GPU."""
     return numbers.unique_consecutive(return_counts=True)[1].tolist()

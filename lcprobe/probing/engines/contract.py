@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from lcprobe.models.language_model import Selection
+from lcprobe.models.state import StateSums, sums_of, tensors_of
 
 
 class ProbedState(Protocol):
@@ -53,6 +54,10 @@ class ProbedModel(Protocol):
         """The state from which an answer is decoded, given that after its prompt: the same one, unless a model
         decodes otherwise than it reads."""
         return state
+
+    def state_sums(self, state: Any, rows: int) -> StateSums:
+        """How large the numbers of a state of so many rows are, row by row."""
+        return sums_of(tensors_of(state), rows)
 
     @property
     def needs_length(self) -> bool:

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from torch import zeros_like
 
+from lcprobe.models.kv_cache import AttentionState
 from lcprobe.models.language_model import LanguageModel, LanguageModelState
-from lcprobe.models.mixers.attention import Attention, AttentionState
+from lcprobe.models.mixers.attention import Attention
 from lcprobe.models.state import State
 from lcprobe.probing.engines.wrapped import Wrapped
 

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from lcprobe.models.language_model import Selection
+from lcprobe.models.state import StateSums
 from lcprobe.probing.engines.contract import ProbedModel, ProbedState
 
 
@@ -29,6 +30,10 @@ class Wrapped(ProbedModel):
     def prompt_ended(self, state: Any) -> Any:
         """See ProbedModel."""
         return self.model.prompt_ended(state)
+
+    def state_sums(self, state: Any, rows: int) -> StateSums:
+        """See ProbedModel."""
+        return self.model.state_sums(state, rows)
 
     @property
     def needs_length(self) -> bool:

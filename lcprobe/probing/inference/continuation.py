@@ -7,9 +7,11 @@ declared, and prompts of one length go together. A batch that does not fit into 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
+from lcprobe_kernels.transfer import sent
 from torch import Tensor
 
 from lcprobe.errors import EpisodeError
@@ -24,16 +26,33 @@ CONTINUATIONS_PER_CONTEXT = 16
 """Continuations that are scored at once, per context of the batch: halved with it."""
 
 
+Watch = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""Called with the tokens of all prompts of a call; what it opens is told how many are read."""
+
+
+@contextmanager
+def unwatched(total: int) -> Iterator[Callable[[int], None]]:
+    """Tells nobody."""
+    yield lambda read: None
+
+
 class Continuer(Continuations):
     """Continues prompts with a model.
 
     chunk: tokens of a prefill step. batch_tokens: tokens of the prompts in one batch. Prompts past the model's
     `max_length` are refused. A model that `needs_length` gets `new_state(batch, length)`: prompt and the longest
-    continuation requested of it.
+    continuation requested of it. watch: follows each call.
     """
 
-    def __init__(self, model: ProbedModel, device: torch.device | str, chunk: int, batch_tokens: int):
-        self.model, self.device = model, torch.device(device)
+    def __init__(
+        self,
+        model: ProbedModel,
+        device: torch.device | str,
+        chunk: int,
+        batch_tokens: int,
+        watch: Watch = unwatched,
+    ):
+        self.model, self.device, self.watch = model, torch.device(device), watch
         self.chunk, self.batch_tokens = MAX_TOKENS if model.rereads else chunk, batch_tokens
 
     @property
@@ -70,7 +89,7 @@ class Continuer(Continuations):
                 )
                 for lo in range(0, len(waiting), size):
                     part = waiting[lo : lo + size]
-                    at = torch.tensor([row for row, _ in part], device=self.device)
+                    at = sent(torch.tensor([row for row, _ in part]), self.device)
                     numbers = [number for _, number in part]
                     scored = self._scored(state.rows(at), last[at], [pairs[number][1] for number in numbers])
                     for number, scores in zip(numbers, scored, strict=True):
@@ -106,7 +125,7 @@ class Continuer(Continuations):
                         decoded[number].append(one)
                     keep = [i for i, n in enumerate(active) if len(decoded[n]) < steps[n] and not done(n, decoded[n])]
                     if len(keep) < len(active):
-                        at = torch.tensor(keep, device=self.device, dtype=torch.long)
+                        at = sent(torch.tensor(keep, dtype=torch.long), self.device)
                         active, state, token = [active[i] for i in keep], state.rows(at), token[at]
                     if active:
                         out, state = self.model.hidden(token[:, None], state=state)
@@ -149,15 +168,19 @@ class Continuer(Continuations):
         order = sorted(
             range(len(prompts)), key=lambda i: (-len(prompts[i]), -more[i] if lengths[i] is not None else 0)
         )
-        while order:
-            longest = len(prompts[order[0]])
-            size = max(1, self.batch_tokens // longest)
-            if lengths[order[0]] is not None:
-                same = (len(prompts[i]) == longest and lengths[i] == lengths[order[0]] for i in order)
-                size = min(size, sum(same))
-            batch, order = order[:size][::-1], order[size:]
-            if None in with_oom_backoff(work, batch, longest)[0]:
-                raise EpisodeError("length", f"{longest} tokens", "prompts that fit into memory one at a time")
+        total = sum(map(len, prompts))
+        with self.watch(total) as tell:
+            while order:
+                tell(total - sum(len(prompts[i]) for i in order))
+                longest = len(prompts[order[0]])
+                size = max(1, self.batch_tokens // longest)
+                if lengths[order[0]] is not None:
+                    same = (len(prompts[i]) == longest and lengths[i] == lengths[order[0]] for i in order)
+                    size = min(size, sum(same))
+                batch, order = order[:size][::-1], order[size:]
+                if None in with_oom_backoff(work, batch, longest)[0]:
+                    raise EpisodeError("length", f"{longest} tokens", "prompts that fit into memory one at a time")
+            tell(total)
 
     def prefill(
         self, which: list[int], prompts: list[Ids], length: int | None
@@ -169,7 +192,7 @@ class Continuer(Continuations):
         ids = np.zeros((len(prompts), len(prompts[-1])), dtype=np.int64)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = prompt
-        tokens = torch.from_numpy(ids).to(self.device)
+        tokens = sent(torch.from_numpy(ids), self.device)
         ends = sorted({len(p) for p in prompts} | set(range(self.chunk, ids.shape[1], self.chunk)))
         state = initial_state(self.model, len(prompts), length)
         lo = 0
@@ -191,7 +214,7 @@ class Continuer(Continuations):
         ids = np.zeros((len(continuations), width), dtype=np.int64)  # padding follows and changes nothing before it
         for row, continuation in enumerate(continuations):
             ids[row, : len(continuation)] = continuation
-        tokens, parts = torch.from_numpy(ids).to(self.device), []
+        tokens, parts = sent(torch.from_numpy(ids), self.device), []
         hidden = last[:, None]
         for lo in range(0, width, self.chunk):
             part = tokens[:, lo : lo + self.chunk]

@@ -1,11 +1,13 @@
 """Out of memory: a batch that does not fit is split in halves; a single item that does not fit gives None."""
 
-import gc
 import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
+
+from lcprobe.errors import is_out_of_memory
+from lcprobe.probing.engines.freeing import free_memory
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -23,23 +25,17 @@ def with_oom_backoff(
     try:
         return list(work(items)), len(items)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
     if len(items) == 1:
-        log.warning("one sample of %d tokens does not fit into memory and is recorded as such", tokens)
+        log.warning(
+            "one sample of %d tokens does not fit into memory and is recorded so (a smaller probe.chunk needs less)",
+            tokens,
+        )
         return [None], 1
     half = len(items) // 2
     log.warning("out of memory with %d samples of %d tokens: trying %d", len(items), tokens, half)
     first, size = with_oom_backoff(work, items[:half], tokens)
     second, other = with_oom_backoff(work, items[half:], tokens)
     return first + second, min(size, other)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text or "can't allocate" in text
-    )

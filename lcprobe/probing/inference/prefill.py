@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from lcprobe_kernels.transfer import sent
 from torch import Tensor
 
 from lcprobe.probing.engines.contract import ProbedModel, ProbedState
@@ -29,9 +30,9 @@ def prefill(
             state = initial_state(model, len(step.prompts), length)
         else:
             state = states.pop(step.before) if step.last else states[step.before]
-            state = state if step.source is None else state.rows(torch.from_numpy(step.source).to(device))
+            state = state if step.source is None else state.rows(sent(torch.from_numpy(step.source), device))
         ids = np.stack([prompts[i][step.lo : step.hi] for i in step.prompts]).astype(np.int64)
-        tokens, hidden = torch.from_numpy(ids).to(device), None
+        tokens, hidden = sent(torch.from_numpy(ids), device), None
         for lo in range(0, tokens.shape[1], chunk):
             hidden, state = model.hidden(tokens[:, lo : lo + chunk], state=state)
         assert hidden is not None
@@ -39,14 +40,14 @@ def prefill(
             states[number] = state
         if step.ends:
             at = np.array([row for row, _ in step.ends])
-            last = hidden[torch.from_numpy(at).to(device), -1]
+            last = hidden[sent(torch.from_numpy(at), device), -1]
             yield [prompt for _, prompt in step.ends], picked(state, at, len(step.prompts), device), last
 
 
 def picked(state: ProbedState, index: np.ndarray, rows: int, device: torch.device) -> ProbedState:
     """The rows at `index` (n,) of a state of so many rows. Where these are all of them in order, the state itself:
     reading leaves it as it is, and a copy may take gigabytes."""
-    return state if np.array_equal(index, np.arange(rows)) else state.rows(torch.from_numpy(index).to(device))
+    return state if np.array_equal(index, np.arange(rows)) else state.rows(sent(torch.from_numpy(index), device))
 
 
 def initial_state(model: ProbedModel, rows: int, length: int | None) -> ProbedState:

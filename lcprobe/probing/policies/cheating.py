@@ -1,7 +1,7 @@
 """No-retrieval (shortcut) baselines: policies that answer without looking up the target key. What they score is
 leakage.
 
-Each policy answers every question of a unit through the runner that models go through, and none may score above the
+Each policy answers every question of a unit that models would answer, and none may score above the
 chance that the task states (Hsieh et al. 2024, RULER, arXiv 2404.06654: printing every seven-digit number scores 100
 in three of its needle tasks, copying the last ten words 100 in frequent words).
 
@@ -23,7 +23,7 @@ from lcprobe.probing.policies.observation import (
     collect_statistics,
     observe,
 )
-from lcprobe.probing.runner import UnitItem, score_unit
+from lcprobe.probing.runner import UnitItem, unit_items
 from lcprobe.probing.scoring import Item, Score, scored_text
 from lcprobe.probing.units import Unit, stratum_centres
 from lcprobe.probing.unmade import made_all
@@ -37,8 +37,6 @@ RECENT_PLACES = 32
 """Occurrences of values at a text's end that `most_frequent_of_last_n` counts."""
 N_LAST_VALUES = 3
 """How many values `last_n` prints where an answer is no list."""
-BATCH_TOKENS = 1 << 22
-"""No model reads the prompts: batches may be large."""
 
 V = TypeVar("V", bound=Hashable)
 Policy = Callable[[Observation, TaskStatistics, Stream], str]
@@ -213,9 +211,10 @@ class PolicyScorer:
 
     def score(self, items: list[Item]) -> list[Score]:
         """Scores of what the policy prints."""
-        return [scored_text(item, self._answer(item), self.tokenizer) for item in items]
+        return [scored_text(item, self.answer(item), self.tokenizer) for item in items]
 
-    def _answer(self, item: Item) -> str:
+    def answer(self, item: Item) -> str:
+        """What the policy prints."""
         obs = self._observe(item)
         return POLICIES[self.name](obs, self.stats, Stream("cheating", obs.key, self.name))
 
@@ -242,11 +241,17 @@ def score_policies(
     known = (Item(episode, query) for episode in episodes for query in episode.queries)
     stats = collect_statistics(known, tokenizer, unit.strata, tasks.materials.corpus_to_cut)
     observations: dict[tuple[str, int, bool], Observation] = {}
-    batch_tokens = max(unit.length, BATCH_TOKENS)
-    return {
-        name: score_unit(own, tasks, PolicyScorer(name, tokenizer, stats, observations), batch_tokens)
-        for name in policies
-    }
+    items, scores = unit_items(unit.label, own, tasks), {}
+    known_scores: dict[tuple[int, str], Score] = {}  # of what several policies print
+    for name in policies:
+        scorer = PolicyScorer(name, tokenizer, stats, observations)
+        scores[name] = []
+        for number, one in enumerate(items):
+            printed = number, scorer.answer(one.item)
+            if printed not in known_scores:
+                known_scores[printed] = scored_text(one.item, printed[1], tokenizer)
+            scores[name].append((one, known_scores[printed]))
+    return scores
 
 
 def _gaps(obs: Observation) -> dict[ObservedValue, int]:

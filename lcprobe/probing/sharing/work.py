@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lcprobe.files import digest_json
 from lcprobe.locks import Process
 from lcprobe.probing.config import NO_FAULTS, CompatConfig, Precision
 from lcprobe.probing.grid import MAX_MEMORY_TOKENS, TaskSet
 from lcprobe.probing.store import RecordStore, unit_id
+from lcprobe.probing.store.versions import COLUMNS_IN_IDS
 from lcprobe.probing.units import Plan, Unit
-from lcprobe.records import NAMES
 from lcprobe.tasks.episode import SUITE
 
 
@@ -91,11 +90,6 @@ class Work:
         """Which process has what, by the label of the group. taken: `store.claims()`."""
         return {group.label: taken[group.name] for group in self.groups if group.name in taken}
 
-    def tokens(self, group: Group) -> int:
-        """Of all samples of a group."""
-        units = self.plan.units
-        return sum(units[i].length * n for i in group.numbers for _, n in units[i].cells)
-
     @property
     def units(self) -> dict[str, Unit]:
         """The units by id, without those that cannot be made."""
@@ -120,7 +114,7 @@ def unit_facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring
     facts: dict[str, Any] = {
         **checkpoint.facts,
         "suite": SUITE,
-        "columns": digest_json(NAMES),
+        "columns": COLUMNS_IN_IDS,
         "task": unit.task,
         "code": tasks.code(unit.task),
         "made_of": tasks.digest(unit.task, unit.formats.haystack),

@@ -8,7 +8,7 @@ from lcprobe.probing.engines.contract import Continuations
 from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.engines.parity import check_parity
 from lcprobe.probing.grid import TaskSet
-from lcprobe.probing.inference.continuation import Continuer
+from lcprobe.probing.inference.continuation import Continuer, Watch, unwatched
 from lcprobe.probing.runner import parity_pairs
 from lcprobe.probing.scoring import ModelScorer, Scorer
 from lcprobe.probing.units import Plan
@@ -31,11 +31,11 @@ def scorer_of(loaded: Loaded, tokenizer: Tokenizer, probe: ProbeConfig) -> Score
     return ModelScorer(model, tokenizer, device(), probe.chunk, generate, probe.batch_tokens)
 
 
-def continuations_of(loaded: Loaded, probe: ProbeConfig) -> Continuations:
-    """What continues prompts from elsewhere."""
+def continuations_of(loaded: Loaded, probe: ProbeConfig, watch: Watch = unwatched) -> Continuations:
+    """What continues prompts from elsewhere. watch: follows each call of a model that is loaded here."""
     if loaded.engine is None:
         return loaded.server
-    return Continuer(in_precision(loaded.engine, probe.precision), device(), probe.chunk, probe.batch_tokens)
+    return Continuer(in_precision(loaded.engine, probe.precision), device(), probe.chunk, probe.batch_tokens, watch)
 
 
 def pass_parity_gate(name: str, loaded: Loaded, plan: Plan, tasks: TaskSet, probe: ProbeConfig) -> str:

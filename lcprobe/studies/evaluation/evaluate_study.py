@@ -1,6 +1,7 @@
 """Probe a study and write its report: implements `evaluate.py`."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,8 @@ from lcprobe.studies.console import note_lines, say
 from lcprobe.studies.evaluation.costs.read_tokens import prompts_of
 from lcprobe.studies.evaluation.costs.tables import print_costs
 from lcprobe.studies.evaluation.costs.untrained import known_shape, plan_untrained, planned_runs
+from lcprobe.studies.evaluation.dividing.follower import follow_first
+from lcprobe.studies.evaluation.dividing.processes import sharing
 from lcprobe.studies.evaluation.groups import group_names
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.published import is_published
@@ -47,26 +50,47 @@ from lcprobe.studies.planning.probe_costs import Prompts
 from lcprobe.studies.progress_display import ProgressDisplay
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.tracking import Trackers
+from lcprobe.studies.tracking.chosen import require_trackers
 from lcprobe.words import counted
 
 Planned = Literal["short", "full"] | None
 """How much of a plan is printed; None: it is carried out."""
-SETTABLE = ("probe", "pe", "compat", "track", "study", "kernels")
+SETTABLE = ("probe", "pe", "compat", "track", "study", "kernels", "launcher")
 """Sections of the config that can be set for trained models: the others describe how they were trained."""
 STUDY_FILE = "study.yaml"
 PLACES = ("corpus", "folder")
 """Of `data`: where its text and what was prepared of it are now."""
 
 
-def evaluate_study(given: list[Named], settings: Settings, named: Config | None, plan: Planned = None) -> None:
+Prober = Callable[[Session], bool]
+"""Has others probe a session; whether the report is to be written now, of what they did and what they left."""
+
+
+def evaluate_study(
+    given: list[Named],
+    settings: Settings,
+    named: Config | None,
+    plan: Planned = None,
+    prober: Prober = lambda session: True,
+) -> None:
     """Probe what is given (without anything, the study that the config `named` names) with its own settings and
-    `settings` on top; write the report. plan: print what it takes instead."""
+    `settings` on top; write the report. plan: print what it takes instead; prober: who probes before this process
+    does."""
     missing = planned_targets(given, settings, named) if plan else []
     if missing:
         _print_untrained(missing, _with_settings(missing[0].config, settings), plan == "full")
         return
     targets, config, out = resolve_targets(given, settings, named)
-    session = open_session(targets, config, out)
+    probe = replace(config.probe, context_parallel=1) if plan else config.probe
+    with sharing(probe, config.kernels, out) as rank:
+        if rank:
+            follow_first(probe.hang_minutes)
+        else:
+            _evaluate(open_session(targets, config, out), config, out, plan, prober)
+
+
+def _evaluate(session: Session, config: Config, out: Path, plan: Planned, prober: Prober) -> None:
+    """Probe what is open, or print its plan."""
     print_grid(session, full=plan == "full")
     if plan:
         read = {key: prompts_of(own.plan, own.tasks, config.probe) for key, own in session.readers.items()}
@@ -75,6 +99,8 @@ def evaluate_study(given: list[Named], settings: Settings, named: Config | None,
         return
     _check_names(session, config)
     before = report_times(out)
+    if not prober(session):
+        return
     with ProgressDisplay() as display:
         probed = probe_session(session, display)
     session.store.discard_all()
@@ -146,7 +172,9 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
             told = Trackers([tracker, ReportProgress(display)])
             report = write_report(study, probed.records, out, told, probed.context, episodes, config.study.names)
         track_report(tracker, report, config.study.name, home)
-    track_models(session, config, report.results, names_of(study, config.study.names), question.digest)
+    track_models(
+        session, config, report.results, names_of(study, config.study.names), question.digest, own=out == home
+    )
     remove_leftovers(home)
     say_report(report)
 
@@ -199,6 +227,7 @@ def resolve_targets(
     targets = [replace(t, config=_with_places(t.config, settings)) for t in targets]
     say(*runs_not_in_study(given))
     config = _with_settings(targets[0].config, settings)
+    require_trackers(config.track)
     use_kernels(config.kernels)
     out = folder or _out_folder(given, config, settings)
     return targets, config, out
@@ -320,16 +349,30 @@ def _with_places(base: Config, settings: Settings) -> Config:
 
 def _out_folder(given: list[Named], config: Config, settings: Settings) -> Path:
     """The folder for results: of a single folder itself (of a checkpoint, its run), where study.folder does not say
-    another (the runs may be read-only); of a published model one with its name; of several that of study.name. What
-    study.name names of a single folder is its report, see `reporting.places`."""
+    another (the runs may be read-only); of a published model one with its name; of several study.name beside the
+    study of the first one. What study.name names of a single folder is its report, see `reporting.places`."""
     keys = settings.keys()
     if len(given) > 1 and "study.name" not in keys:
         raise ConfigError(
             "study.name", None, "a name for the comparison of several models, such as study.name=comparison"
         )
     folder = given[0]
+    if len(given) > 1:
+        studies = Path(config.study.folder)
+        if "study.folder" not in keys and isinstance(folder, Path) and not is_published(folder):
+            studies = _studies_of(folder)
+        out = studies / config.study.name
+        if any(not isinstance(one, PublishedModel) and out.resolve() == one.resolve() for one in given):
+            raise ConfigError("study.name", config.study.name, "a name that none of the given folders has")
+        return out
     if "study.name" not in keys and (isinstance(folder, PublishedModel) or is_published(folder)):
         return Path(config.study.folder) / check_name("study.name", config.study.run or config.study.name)
     if isinstance(folder, Path) and not is_published(folder) and "study.folder" not in keys:
         return folder.parent.parent if folder.parent.name == "checkpoints" else folder
     return Path(config.study.folder) / config.study.name
+
+
+def _studies_of(folder: Path) -> Path:
+    """The folder with the study that a study's, a run's or a checkpoint's folder belongs to."""
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    return run.parent.parent if not is_study(run) and is_study(run.parent) else run.parent

@@ -26,10 +26,15 @@ from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_f
 from lcprobe.probing.sharing.work import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows, say
+from lcprobe.studies.evaluation.dividing.checks import check_shared
+from lcprobe.studies.evaluation.dividing.follower import follow_first
+from lcprobe.studies.evaluation.dividing.loading import load_shared, with_others
+from lcprobe.studies.evaluation.dividing.processes import sharing
 from lcprobe.studies.evaluation.engines import continuations_of, device
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
+from lcprobe.studies.evaluation.jobs.reading_progress import ReadingProgress
 from lcprobe.studies.evaluation.targets import Named
-from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
+from lcprobe.studies.evaluation.variants import Variant, variants_of
 from lcprobe.studies.status import versions
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -62,38 +67,60 @@ def evaluate_external(
         raise ConfigError("data.tokenizer", "several", "models of one tokenizer, or a command for each")
     tokenizer = tokenizers[0]
     variants, left_out = variants_of(targets, config.pe, config.compat)
+    check_shared(variants, config.probe)
     harness = make_tasks(tasks, config.probe.harness, tokenizer.json_text) if tasks else None
     table: dict[str, list[Row]] = {"harness": [], "frozen": []}
-    say(*(f"left out: {note}" for note in left_out))
-    for variant in variants:
-        loaded, checkpoint = load_variant(variant, device(), probe=config.probe)
-        facts = {
-            "model": checkpoint.name,
-            "checkpoint": checkpoint.digest,
-            "tokens_trained": checkpoint.tokens,
-            "versions": versions(),
-        }
-        facts |= {"extension": checkpoint.extension, "precision": checkpoint.precision}
-        facts |= {"compat": list(checkpoint.compat.active)}
-        continuer = continuations_of(loaded, config.probe)
-        if harness:
-            for name in harness.by_name:
-                rows, document = _harness(harness, name, continuer, tokenizer, config)
-                write_json(
-                    out / "harness" / _file_name(variant, name, document["settings"], checkpoint),
-                    {**document, **facts},
-                )
-                table["harness"] += [{"model": variant.name, **row} for row in rows]
-        for file in frozen:
-            row, document = _frozen(file, continuer, tokenizer, config)
-            path = out / "frozen" / _file_name(variant, document["name"], document["settings"], checkpoint)
-            write_json(path, {**document, **facts})
-            table["frozen"].append({"model": variant.name, **row})
+    with sharing(config.probe, config.kernels, out) as rank:
+        if rank:
+            follow_first(config.probe.hang_minutes)
+            return
+        say(*(f"left out: {note}" for note in left_out))
+        for variant in variants:
+            with with_others(config.probe):
+                for kind, row in _rows(variant, harness, frozen, tokenizer, config, out):
+                    table[kind].append(row)
     remove_leftovers(out)
     for kind, rows in table.items():
         if rows:
             print_rows(rows, TABLE_TITLES[kind])
             say(TABLE_NOTES[kind], f"{kind}: {out / kind}")
+
+
+def _rows(
+    variant: Variant,
+    harness: HarnessTasks | None,
+    frozen: list[FrozenFile],
+    tokenizer: Tokenizer,
+    config: Config,
+    out: Path,
+) -> Iterator[tuple[str, Row]]:
+    """Kind and row of everything that a model is measured on, each written to its file first."""
+    loaded, checkpoint = load_shared(variant, device(), None, config.probe)
+    facts = {
+        "model": checkpoint.name,
+        "checkpoint": checkpoint.digest,
+        "tokens_trained": checkpoint.tokens,
+        "versions": versions(),
+    }
+    facts |= {"extension": checkpoint.extension, "precision": checkpoint.precision}
+    facts |= {"compat": list(checkpoint.compat.active)}
+    progress = ReadingProgress()
+    continuer = continuations_of(loaded, config.probe, progress.watch)
+    if harness:
+        for number, name in enumerate(harness.by_name, start=1):
+            progress.what = f"{variant.name}, {name} (task {number} of {len(harness.by_name)})"
+            rows, document = _harness(harness, name, continuer, tokenizer, config)
+            write_json(
+                out / "harness" / _file_name(variant, name, document["settings"], checkpoint),
+                {**document, **facts},
+            )
+            yield from (("harness", {"model": variant.name, **row}) for row in rows)
+    for number, file in enumerate(frozen, start=1):
+        progress.what = f"{variant.name}, {file.path.name} (file {number} of {len(frozen)})"
+        row, document = _frozen(file, continuer, tokenizer, config)
+        path = out / "frozen" / _file_name(variant, document["name"], document["settings"], checkpoint)
+        write_json(path, {**document, **facts})
+        yield "frozen", {"model": variant.name, **row}
 
 
 def _harness(

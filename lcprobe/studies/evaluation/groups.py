@@ -11,19 +11,21 @@ from typing import Any, NamedTuple
 
 from lcprobe.config import Config, parse
 from lcprobe.errors import DataError
-from lcprobe.files import digest_json
+from lcprobe.files import digest_json, has_weights
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.targets import ProbeTarget
-from lcprobe.studies.planning.duplicates import canonical_model
+from lcprobe.studies.planning.duplicates import canonical_model, encoding_names
 from lcprobe.studies.status import read_run_config, read_status
 
 OF_THE_LENGTH = ("context_length", "tokens", "batch_tokens")
 """Settings of training that follow the training length where budgets are held equal."""
 OF_THE_MACHINE = (
     "from", "from_", "accumulate", "compile", "recompute", "accelerator", "devices", "threads", "checkpoint_every",
-    "keep", "log_every", "probe_every",
+    "keep", "log_every", "probe_every", "strategy", "tensor_parallel", "context_parallel",
+    "workers", "prefetch",
 )  # fmt: skip
 """Settings of training that say how and where it ran; `from` names a run, which has a seed of its own."""
+POSITIONAL = "model.positional"
 MAX_IN_NAME, MAX_VALUE, MAX_SHOWN = 2, 24, 3
 """Settings in a name, characters of a value, and settings in a note, at most."""
 
@@ -39,11 +41,12 @@ class GroupNames(NamedTuple):
 @dataclass(frozen=True)
 class Deciding:
     """What decides how a run is trained, its seed apart. settings: by dotted key; model: digest of the model,
-    however it is written; study: the folder of its study."""
+    however it is written; study: the folder of its study; encoding: what its attention has."""
 
     settings: Mapping[str, Any]
     model: str
     study: Path
+    encoding: str = ""
 
     @property
     def key(self) -> str:
@@ -102,7 +105,8 @@ def _deciding(targets: Sequence[ProbeTarget], labels: Sequence[str], left_out: S
             given["data"] |= {"corpus": progress.corpus_digest[:12], "tokenizer": progress.tokenizer_digest[:12]}
         if not left_out:
             given["trained_tokens"] = progress.tokens
-        deciding.append(Deciding(_flat(given), digest_json(canonical_model(config.model)), study))
+        model = digest_json(canonical_model(config.model))
+        deciding.append(Deciding(_flat(given), model, study, encoding_names(config.model)))
     return deciding
 
 
@@ -125,7 +129,7 @@ def _start(folder: Path, unknown: Any) -> str:
         config = parse(read_run_config(folder))
     except DataError:
         return digest_json(unknown)[:12]
-    step = folder.name if (folder / "model.safetensors").is_file() else ""
+    step = folder.name if has_weights(folder) else ""
     given = _settings(config, (), unknown)
     return digest_json([canonical_model(config.model), given["data"], given["train"], step])[:12]
 
@@ -158,12 +162,20 @@ def _differences(models: Sequence[Deciding]) -> dict[str, list[Any]]:
     """The settings that differ, each with the models' values."""
     same_model = len({model.model for model in models}) == 1
     keys = dict.fromkeys(key for model in models for key in model.settings)
-    differ = {key: [model.settings.get(key) for model in models] for key in keys}
+    if any(key.startswith(f"{POSITIONAL}.") for key in keys):  # of one that is written with its settings
+        keys.pop(POSITIONAL, None)
+    differ = {key: [_value(model, key) for model in models] for key in keys}
     return {
         key: values
         for key, values in differ.items()
         if len({json.dumps(v, sort_keys=True) for v in values}) > 1 and not (same_model and key.startswith("model."))
     }
+
+
+def _value(model: Deciding, key: str) -> Any:
+    """A setting, of an encoding that model.positional does not name the one that the model has by default."""
+    value = model.settings.get(key)
+    return model.encoding if value is None and key in (POSITIONAL, f"{POSITIONAL}.type") else value
 
 
 def _own_names(name: str, models: Mapping[str, Deciding], differ: Mapping[str, list[Any]]) -> dict[str, str]:

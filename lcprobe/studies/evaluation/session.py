@@ -17,9 +17,11 @@ from lcprobe.probing.runner import units_of_other_code
 from lcprobe.probing.store import Store, text_store
 from lcprobe.probing.units import Plan, Unit
 from lcprobe.probing.unmade import NotMade
-from lcprobe.studies.evaluation.jobs.job import do_jobs, job_of
+from lcprobe.studies.evaluation.dividing.checks import check_shared
+from lcprobe.studies.evaluation.jobs.job import Job, do_jobs, job_of
 from lcprobe.studies.evaluation.jobs.model_notes import read_notes
 from lcprobe.studies.evaluation.jobs.study_progress import ProbingProgress
+from lcprobe.studies.evaluation.jobs.units_file import write_probe_units
 from lcprobe.studies.evaluation.readers import Reader, ReaderKey, check_readers_fit, open_readers, reader_key
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, variants_of
@@ -103,6 +105,7 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     variants, left_out = variants_of(targets, config.pe, config.compat, config.probe.templates)
+    check_shared(variants, config.probe)
     contexts = context_lengths(targets)
     planned = check_readers_fit(variants, config, contexts)
     if planned is not None:
@@ -191,11 +194,10 @@ class Probed:
     """By variant, how its engine reads, where that is worth a line."""
 
 
-def probe_session(session: Session, display: ProgressDisplay | None = None) -> Probed:
-    """Probe every variant on the whole grid, and on plain text where the config asks for it; other processes may do
-    the same in the same folder, see `jobs`. display: shows progress; None: nothing does."""
+def jobs_of(session: Session) -> list[Job]:
+    """What there is to do for every variant."""
     probe, texts = session.config.probe, text_store(session.out)
-    jobs = [
+    return [
         job_of(
             variant,
             session.reader_of(variant),
@@ -207,8 +209,15 @@ def probe_session(session: Session, display: ProgressDisplay | None = None) -> P
         )
         for variant in session.variants
     ]
+
+
+def probe_session(session: Session, display: ProgressDisplay | None = None) -> Probed:
+    """Probe every variant on the whole grid, and on plain text where the config asks for it; other processes may do
+    the same in the same folder, see `jobs`. display: shows progress; None: nothing does."""
+    jobs, texts = jobs_of(session), text_store(session.out)
+    write_probe_units(session.out, jobs)
     progress = ProbingProgress(ProgressDisplay(shown=False) if display is None else display, jobs)
-    do_jobs(jobs, probe, progress.of)
+    do_jobs(jobs, session.config.probe, progress.of)
     text_units = [job.text_unit for job in jobs if job.text_unit]
     context = texts.read(text_units) if text_units else None
     left_out = {unit: error for reader in session.readers.values() for unit, error in reader.tasks.not_made.items()}

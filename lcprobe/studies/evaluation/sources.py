@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from lcprobe.config import Config
-from lcprobe.files import digest_file
 from lcprobe.models.checkpoints.known import CheckpointFacts
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.parts import ModelCost, model_cost, parts_of
@@ -20,6 +19,7 @@ from lcprobe.probing.config import Precision
 from lcprobe.probing.engines.contract import Continuations, ProbedModel
 from lcprobe.training.build import build_model, load_trained
 from lcprobe.training.checkpoint import Progress, load_progress
+from lcprobe.training.tensors.consolidate import weights_digest
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class TrainedCheckpoint(Source):
     @cached_property
     def digest(self) -> str:
         """See Source."""
-        return digest_file(self.path / "model.safetensors")[:16]
+        return weights_digest(self.path)[:16]
 
     def layout(self, config: Config) -> str:
         """See Source."""

@@ -7,18 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lcprobe.config import Config, load, parse
-from lcprobe.errors import CheckpointError, ConfigError, DataError
+from lcprobe.errors import CheckpointError, ConfigError, DataError, Said
+from lcprobe.files import has_weights
 from lcprobe.probing.config import PublishedModel, ServerConfig
 from lcprobe.studies.evaluation.published import is_published, published_model
 from lcprobe.studies.evaluation.sources import Source, TrainedCheckpoint
 from lcprobe.studies.planning.axes import ONLY_RUN, axes_of
-from lcprobe.studies.status import read_run_config
+from lcprobe.studies.status import in_this_version, read_run_config
 from lcprobe.tasks.text.chat_template import chat_template_of
 from lcprobe.tasks.text.templates import PromptTemplate
 from lcprobe.training.checkpoint import check_config, damage_of, latest
 
 Named = Path | PublishedModel
 """What a command is given: a folder, or a published model by its address."""
+NOT_OF_TRAINING = ("probe", "pe", "compat", "track", "kernels")
+"""Sections of the config that say nothing about what was trained."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class ProbeTarget:
 
 def find_targets(named: Sequence[Named], server: ServerConfig | None = None) -> list[ProbeTarget]:
     """Targets of study, run and checkpoint folders, the runs of a study in the order of its grid, and published
-    models. server: `probe.server`, for those that a server has.
+    models. A run or checkpoint is probed as its own config says, the runs of a study as its study.yaml says, which
+    train.py writes again when its config has changed. server: `probe.server`, for those that a server has.
 
     Raises ConfigError for another folder, CheckpointError for a damaged one, DataError for a damaged study.yaml.
     """
@@ -50,7 +54,7 @@ def find_targets(named: Sequence[Named], server: ServerConfig | None = None) -> 
             targets.append(_published(folder, asked))
         elif is_published(folder):
             targets.append(_published(PublishedModel(str(folder)), asked))
-        elif (folder / "model.safetensors").is_file():
+        elif has_weights(folder):
             run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else None
             targets.append(_target(folder, run_folder))
         elif (folder / "checkpoints").is_dir():
@@ -64,12 +68,13 @@ def find_targets(named: Sequence[Named], server: ServerConfig | None = None) -> 
                 raise CheckpointError(
                     f"{folder}: no trained run yet; allowed: train.py {folder / 'study.yaml'} first"
                 )
-            targets += find_targets(runs)
+            targets += _probed_as(folder, find_targets(runs))
         else:
             if (folder / "report.json").is_file():
                 raise CheckpointError(f"{folder}: a report without runs; allowed: a folder with runs or a checkpoint")
             allowed = "a config, an address such as hf:ORG/NAME, or the folder of a study, run or checkpoint"
             raise ConfigError("command line", str(folder), allowed)
+    _check_each_once(targets)
     names = [t.name for t in targets]
     ambiguous = {n for n in names if names.count(n) > 1}
     if ambiguous:  # runs of two studies: their folders tell them apart
@@ -81,6 +86,27 @@ def find_targets(named: Sequence[Named], server: ServerConfig | None = None) -> 
     if twice is not None:
         raise ConfigError("study.models", f"{twice} twice", "each model once, or {address: ..., name: ...} for each")
     return targets
+
+
+def _probed_as(study: Path, targets: Iterable[ProbeTarget]) -> list[ProbeTarget]:
+    """Runs of a study with the settings of its study.yaml that are not about training."""
+    own = parse(in_this_version(load([str(study / "study.yaml")], [])))
+    settings = {name: getattr(own, name) for name in NOT_OF_TRAINING}
+
+    def changed(config: Config) -> Config:
+        return replace(config, **settings, study=replace(config.study, names=own.study.names))
+
+    return [replace(target, config=changed(target.config)) for target in targets]
+
+
+def _check_each_once(targets: Sequence[ProbeTarget]) -> None:
+    """Raises ConfigError for one checkpoint twice, by whatever paths: its numbers would be those of two models."""
+    seen: dict[Path, Path] = {}
+    for path in (t.source.path for t in targets if t.source.published is None):
+        other = seen.setdefault(path.resolve(), path)
+        if other is not path:
+            given = Said(f"{path} is {other} again" if str(path) != str(other) else f"{path} is given twice")
+            raise ConfigError("command line", given, "each run, or checkpoint, once")
 
 
 def _long_name(target: ProbeTarget) -> str:
@@ -134,7 +160,7 @@ def runs_not_in_study(folders: Iterable[Named]) -> list[str]:
 
 def is_study(folder: Path) -> bool:
     """Whether a folder is that of a study, and no run's or checkpoint's."""
-    is_run = (folder / "checkpoints").is_dir() or (folder / "model.safetensors").is_file()
+    is_run = (folder / "checkpoints").is_dir() or has_weights(folder)
     return (folder / "study.yaml").is_file() and not is_run
 
 

@@ -17,8 +17,8 @@ from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
 from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.config import NO_FAULTS, CompatConfig, ProbeConfig
-from lcprobe.probing.engines.layer_split import LayerSplit
 from lcprobe.probing.engines.mamba_ssm_cache import MambaSsmCache, convolves
+from lcprobe.probing.engines.split.layers import LayerSplit
 from lcprobe.probing.sharing.work import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream

@@ -1,24 +1,32 @@
 """Sizes and costs of a study's models: rows for `--plan` and the report, and whether the models fit into a device's
 memory."""
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 
 from lcprobe.analysis.inputs import Value
 from lcprobe.config import Config
+from lcprobe.data.mixture import MAX_KEPT_TOKENS
 from lcprobe.errors import listed
 from lcprobe.lengths import schedule_text
-from lcprobe.models.parts import ModelCost, parts_of
+from lcprobe.models.parts import ModelCost
 from lcprobe.studies.planning.equal_budgets import in_words
+from lcprobe.studies.planning.memory.estimate import gpu_here, memory_of
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
-from lcprobe.studies.runtime import machine_memory
+from lcprobe.training.host import host_seconds
+from lcprobe.training.loading.data_path import tokens_of_a_core
+from lcprobe.training.loading.workers import WORKERS_OF_A_GPU, cores_here, workers_of
+from lcprobe.words import short
 
 GPU_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
 """Peak FLOP/s of dense bfloat16 products, from the data sheets."""
-GPU_MEMORY = {"a100": 80e9, "h100": 80e9, "h200": 141e9}
-"""Memory in bytes."""
+
+DATA_PATH_MFU = 0.5
+"""Share of the peak at which devices are taken to train, for what the data path has to make: more than is planned
+for."""
+DATA_PATH_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def matching_table(plan: StudyPlan) -> list[dict[str, Value]]:
     rows = []
     for row, run in zip(size_rows(sized), models.values(), strict=True):
         mismatch = run.matched.mismatch
-        hours, gigabytes = _hours(run, peak), sum(_memory(run, run.config.train.accumulate)) / 1e9
+        hours, gigabytes = _hours(run, peak), memory_of(run).total / 1e9
         rows.append(
             {
                 **row,
@@ -135,87 +143,55 @@ def schedule_notes(plan: StudyPlan) -> list[str]:
     return [f"context length {schedule} ({costs}): {', '.join(names)}" for schedule, names in groups.items()]
 
 
-def memory_notes(plan: StudyPlan) -> list[str]:
-    """A line about models that do not fit into the memory of the plan's machine, with a remedy; none where all
-    fit."""
+def data_notes(plan: StudyPlan) -> list[str]:
+    """A line on what the data path has to make for the plan's machine and what it makes, of the model that takes
+    most."""
     machine = plan.config.study.plan_for
-    available = memory_here() if machine == "here" else GPU_MEMORY[machine]
-    models = {run.group: run for run in reversed(plan.runs)}
-    needs = {group: sum(_memory(run, run.config.train.accumulate)) for group, run in models.items()}
-    large = [group for group, bytes_ in needs.items() if available is not None and bytes_ > available]
-    if not large or available is None:
-        return []
-    run = models[max(large, key=lambda group: needs[group])]
-    train, fixed = run.config.train, _memory(run, 1)[0]
-    named = ", ".join(large[::-1][:3]) + (f" and {len(large) - 3} more" if len(large) > 3 else "")
-    parts = train.rows // train.devices
-    fits = [a for a in divisors(parts) if a > train.accumulate and sum(_memory(run, a)) <= available]
-    if fits:
-        remedy = f"train.accumulate={fits[0]} would fit (activations of one forward pass take the rest)"
-    elif sum(_memory(_recomputing(run), train.accumulate)) <= available:
-        remedy = "train.recompute=true would fit (a third more compute)"
-    elif fixed > available:
-        remedy = (
-            "every device has a full copy: use a larger device, or sharding (FSDP), which training does not support"
-        )
-    else:
-        remedy = "use more train.devices with fewer rows each, a shorter train.context_length, or a larger device"
-    where = "this machine" if machine == "here" else machine.upper()
-    return [
-        f"too large for {where} ({available / 1e9:.0f} GB per device): {named}, about "
-        f"{needs[run.group] / 1e9:.0f} GB; weights, gradients and moments are {fixed / 1e9:.0f} GB of it; {remedy}"
-    ]
+    peak = measured_peak() if machine == "here" else GPU_PEAK[machine]
+    needs = {run.group: tokens_taken(run, peak) for run in plan.runs}
+    run = max(plan.runs, key=lambda one: needs[one.group])
+    train, data, need = run.config.train, run.config.data, needs[run.group]
+    ends = [0.0, *(stage.until for stage in data.mixture)]
+    shares = [1 - stage.lm if stage.episodes else 0.0 for stage in data.mixture]
+    episodes = sum(share * (end - begin) for share, begin, end in zip(shares, ends[:-1], ends[1:], strict=True))
+    core = tokens_of_a_core(episodes, train.context_length)
+    gpu, kept = machine != "here" or gpu_here(), train.trained_tokens <= MAX_KEPT_TOKENS
+    cores = cores_here() if machine == "here" else WORKERS_OF_A_GPU + 1
+    workers = workers_of(train, gpu=gpu, kept=kept, cores=cores)
+    figure = f"{short(round(core))} a core as benchmarked, {episodes:.0%} episodes at {train.context_length:,} tokens"
+    takes = f"data path: {run.group} takes {short(round(need))} tokens/s at {DATA_PATH_MFU:.0%} of the peak"
+    if not workers:
+        return [f"{takes}; the training process makes them itself in {need / core / train.devices:.1%} of its time"
+                f" ({figure})"]  # fmt: skip
+    own, times = workers * train.data_parallel, core / need
+    made = f"train.workers={workers} on each of {train.data_parallel} make {own * times:.1f} times that"
+    eight = "" if own == DATA_PATH_WORKERS else f", {DATA_PATH_WORKERS} in all {DATA_PATH_WORKERS * times:.1f}"
+    return [f"{takes}; {made}{eight} ({figure})"]
 
 
-def divisors(n: int) -> list[int]:
-    """Of a number, ascending."""
-    small = [a for a in range(1, math.isqrt(n) + 1) if n % a == 0]
-    return sorted({*small, *(n // a for a in small)})
+def tokens_taken(run: PlannedRun, peak: float) -> float:
+    """Tokens per second that a run's devices train on at DATA_PATH_MFU of their peak."""
+    return run.config.train.devices * peak * DATA_PATH_MFU / training_flops(run.matched.cost, 1)
 
 
 def _hours(run: PlannedRun, peak: float) -> float:
-    """Training time, at the utilisation measured for models of this width."""
+    """Training time: a step takes the device's time, at the utilisation measured for models of this width, or a
+    GPU's host's time, whichever is longer."""
     train, width = run.config.train, run.matched.config.d_model or 1
     utilisation = min(
         0.4, 0.2 + width / 4000
     )  # of the peak of matrix products; 0.2 to 0.5 were measured at d_model 64
-    flops = training_flops(run.matched.cost, train.trained_tokens) * (4 / 3 if train.recompute else 1)
-    return flops / (peak * utilisation * train.devices) / 3600
+    passes = 4 / 3 if train.recompute else 1
+    seconds = training_flops(run.matched.cost, train.batch_tokens) * passes / (peak * utilisation * train.devices)
+    if run.config.study.plan_for != "here" or gpu_here():
+        seconds = max(seconds, host_seconds(run.matched.config, train))
+    return train.steps * seconds / 3600
 
 
-def _memory(run: PlannedRun, accumulate: int) -> tuple[float, float]:
-    """Estimated bytes per device: of weights, gradients and moments, and of the activations of a forward pass."""
-    cost, train, width = run.matched.cost, run.config.train, run.matched.config.d_model or 1
-    sublayers = max(1, (cost.blocks.params // (4 * width * width)))
-    floats, tokens = 10 * sublayers, train.batch_tokens / accumulate / train.devices
-    if train.recompute:  # input and residual of every block, and all of one block
-        blocks = len(parts_of(run.matched.config).blocks)
-        floats = 2 * blocks + floats / blocks
-    return 16.0 * cost.params, tokens * width * 4 * floats
-
-
-def _recomputing(run: PlannedRun) -> PlannedRun:
-    return replace(run, config=replace(run.config, train=replace(run.config.train, recompute=True)))
-
-
-def gpu_here() -> bool:
-    """Whether this machine has a GPU."""
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def memory_here() -> float | None:
-    """Memory in bytes of the GPU, or of the machine where there is none; None where it is unknown."""
-    import torch
-
-    if torch.cuda.is_available():
-        return float(torch.cuda.get_device_properties(0).total_memory)
-    return machine_memory()
-
-
+@cache
 def measured_peak() -> float:
-    """FLOP/s of matrix products on this machine, float32 on a CPU, bfloat16 on a GPU. Takes a fifth of a second."""
+    """FLOP/s of matrix products on this machine, float32 on a CPU, bfloat16 on a GPU. Takes a fifth of a second, once
+    a process."""
     import torch
 
     gpu = torch.cuda.is_available()

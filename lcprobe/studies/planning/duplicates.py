@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lcprobe.choices import canonical, choices_in
+from lcprobe.choices import Choice, canonical, choices_in
 from lcprobe.config import Config
 from lcprobe.files import digest_json
 from lcprobe.models.config import ModelConfig
-from lcprobe.models.parts import parts_of
+from lcprobe.models.parts import ModelParts, parts_of
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.schema import plain
 from lcprobe.studies.planning.axes import Axis, Labels
@@ -114,8 +114,7 @@ def canonical_model(config: ModelConfig) -> dict[str, Any]:
     """A model by its parts, however its config is written."""
     solved = config.n_layers == "solve"
     parts = parts_of(replace(config, n_layers=None) if solved else config)
-    carried = [layer.config for layer in parts.layers if layer.mixer.carries_encoding]
-    encodings = [choice for settings in carried for choice in choices_in(settings) if choice.registry is POSITIONAL]
+    encodings = _carried(parts)
     reads = parts.added is not None or any(choice.cls.reads_positions for choice in encodings)
     rest = {
         k: v
@@ -133,3 +132,16 @@ def canonical_model(config: ModelConfig) -> dict[str, Any]:
         "positions": canonical(config.positions) if reads else None,
         "added": canonical(parts.added),
     }
+
+
+def encoding_names(config: ModelConfig) -> str:
+    """The encodings that a model has, wherever they are set: `rope`, `rope+none`; `none` without any."""
+    parts = parts_of(replace(config, n_layers=None) if config.n_layers == "solve" else config)
+    added = [] if parts.added is None else [parts.added]
+    return "+".join(dict.fromkeys(choice.name for choice in (*added, *_carried(parts)))) or "none"
+
+
+def _carried(parts: ModelParts) -> list[Choice]:
+    """The encodings of attention layers."""
+    carried = [layer.config for layer in parts.layers if layer.mixer.carries_encoding]
+    return [choice for settings in carried for choice in choices_in(settings) if choice.registry is POSITIONAL]

@@ -12,6 +12,7 @@ import torch
 
 from lcprobe.config import Config
 from lcprobe.errors import CheckpointError, ConfigError
+from lcprobe.files import has_weights
 from lcprobe.studies.planning.axes import Axis, Labels
 from lcprobe.training.build import build_model
 from lcprobe.training.checkpoint import check_weights, latest
@@ -38,7 +39,7 @@ def initial_checkpoint(config: Config) -> Path | None:
 
 def initial_checkpoint_of(folder: Path) -> Path | None:
     """A checkpoint's folder itself, or the newest checkpoint of a run's folder; None where there is none."""
-    return folder if (folder / "model.safetensors").is_file() else latest(folder / "checkpoints")
+    return folder if has_weights(folder) else latest(folder / "checkpoints")
 
 
 def source_run(config: Config, labels: Labels, axes: Sequence[Axis]) -> Labels | None:

@@ -10,6 +10,7 @@ from lcprobe.files import digest_json
 from lcprobe.schema import plain
 from lcprobe.training.build import build_model, set_encodings_at
 from lcprobe.training.initial_state import initial_state_of
+from lcprobe.training.strategies.checks import check_division
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -23,7 +24,8 @@ class MetaModels:
     def shapes(self, config: Config) -> Shapes:
         """Shapes of the parameters of a run's model. Raises ConfigError for a model that cannot be trained as
         configured."""
-        names = ("context_length", "initial_state", "extend", "switch", "probe_every")
+        of_training = ("context_length", "initial_state", "extend", "switch", "probe_every")
+        names = (*of_training, "context_parallel", "tensor_parallel")
         settings = [getattr(config.train, name) for name in names]
         key = digest_json(plain([config.model, config.probe.while_training, *settings]))
         if key not in self._known:
@@ -54,8 +56,11 @@ def _checked(config: Config) -> Shapes:
                 longest <= limit,
                 f"<= {limit} tokens, the model's maximum length",
             )
+        check_division(train, model)
         if train.initial_state is not None:
             initial_state_of(train.initial_state, model)
+        if train.context_parallel > 1:
+            model.check_context_parallel("train.context_parallel", train.context_parallel)
         if train.switch is not None:
             set_encodings_at(model, train, train.steps)
     return {name: tuple(p.shape) for name, p in model.named_parameters()}

@@ -19,9 +19,10 @@ from typing import Any
 
 from lcprobe.config import Config, SweepConfig, parse
 from lcprobe.data.phases import phases
-from lcprobe.errors import ConfigError, listed, require
+from lcprobe.errors import ConfigError, Said, listed, require
 from lcprobe.files import check_name
 from lcprobe.merging import merge
+from lcprobe.models.layout import layout_name
 from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.schema import resolve
 from lcprobe.studies.planning.applicable import Applied, applicable
@@ -40,7 +41,8 @@ from lcprobe.studies.planning.initial_weights import initial_checkpoint, source_
 from lcprobe.studies.planning.meta_checks import MetaModels, check_start
 from lcprobe.studies.planning.texts import text_trained_on
 from lcprobe.tasks.text.haystack import require_word_starts
-from lcprobe.tasks.text.tokenizer import load_tokenizer
+from lcprobe.tasks.text.hub_tokenizers import known_vocabulary, planned_vocabulary
+from lcprobe.tasks.text.tokenizer import load_tokenizer, tokenizer_here
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,14 @@ class StudyPlan:
         return Path(self.config.study.folder) / self.config.study.name
 
 
-def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
-    """Expand the grid, match the models, check every run. Raises ConfigError at the first mistake."""
+def make_plan(mapping: Mapping[str, Any], fetch: bool = True) -> StudyPlan:
+    """Expand the grid, match the models, check every run. fetch: whether tokenizers are fetched that are on the hub
+    and not here; else their vocabularies are those that are known of them. Raises ConfigError at the first
+    mistake."""
     base = parse(mapping)
     axes = axes_of(base.grid)
     _check_choices(base, lengths=not any(axis.sets_training_length for axis in axes))
-    drafts = _drafts(mapping, axes)
+    drafts = _drafts(mapping, axes, fetch)
     order = topological_order({labels: draft.source for labels, draft in drafts.items()})
     for labels in order:
         draft = drafts[labels]
@@ -97,7 +101,8 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     groups_of_runs, left_out = deduplicate([drafts[labels] for labels in order], axes)
     named = [(run, check_name("grid", run.name or base.study.run or ONLY_RUN)) for run in groups_of_runs]
     _check_shared([(name, run.draft.config) for run, name in named])
-    only = base.study.group or base.study.run or ONLY_RUN
+    one = named[0][0].draft.config.model
+    only = base.study.group or base.study.run or layout_name(one.layout, one.attn_layer_idx)
     groups = {name: _group(run, axes) or only for run, name in named}
     architectures = {name: _architecture(run, axes) or base.study.architecture or groups[name] for run, name in named}
     architectures = _set_apart({name: run.draft.config for run, name in named}, architectures, groups)
@@ -108,6 +113,9 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
         models_of_label = [
             groups[name] for run, name in named if any(rules.budget in _parts(m, axes) for m in run.members)
         ]
+        if not models_of_label and all(axis.of_seeds for axis in axes):
+            given = Said(f"{rules.budget!r} names no model, as the grid has no axis of models")
+            raise ConfigError("match.budget", given, "match.budget=null with all sizes given, or a number")
         rules = replace(rules, budget=models_of_label[0] if models_of_label else rules.budget)
     lengths = {groups[name]: run.draft.config.train.context_length for run, name in named}
     matched = match(models, rules, lengths)
@@ -140,7 +148,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     return StudyPlan(base, runs, mismatch, tuple(dict.fromkeys(notes)))
 
 
-def _drafts(mapping: Mapping[str, Any], axes: Sequence[Axis]) -> dict[Labels, Draft]:
+def _drafts(mapping: Mapping[str, Any], axes: Sequence[Axis], fetch: bool) -> dict[Labels, Draft]:
     """All runs of the grid before matching, each with the budget of its training length."""
     applied: dict[Labels, tuple[Applied, dict[str, Any]]] = {}
     for labels, patches in product(axes):
@@ -151,7 +159,7 @@ def _drafts(mapping: Mapping[str, Any], axes: Sequence[Axis]) -> dict[Labels, Dr
     for labels in sorted(applied, key=lambda labels: source[labels] != labels):  # references first
         reference = None if source[labels] == labels else drafts[source[labels]]
         with _of(labels):
-            drafts[labels] = _draft(*applied[labels], labels, axes, reference)
+            drafts[labels] = _draft(*applied[labels], labels, axes, reference, fetch)
     return {labels: drafts[labels] for labels in applied}
 
 
@@ -165,7 +173,12 @@ def _merged(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[
 
 
 def _draft(
-    applied: Applied, mapping: dict[str, Any], labels: Labels, axes: Sequence[Axis], reference: Draft | None
+    applied: Applied,
+    mapping: dict[str, Any],
+    labels: Labels,
+    axes: Sequence[Axis],
+    reference: Draft | None,
+    fetch: bool,
 ) -> Draft:
     """One run of the grid, before matching. reference: the run at the shortest training length, if it is another."""
     kept = kept_keys(applied.patches)
@@ -177,9 +190,7 @@ def _draft(
     config = parse(mapping)
     _check_choices(config)
     model = config.model
-    tokenizer = load_tokenizer(config.data.tokenizer, config.data.bos)
-    require_word_starts(tokenizer)
-    vocab_size = tokenizer.vocab_size
+    vocab_size = _vocabulary(config, fetch)
     if model.vocab_size is not None and model.vocab_size < vocab_size:
         raise ConfigError("model.vocab_size", model.vocab_size, f">= the tokenizer's {vocab_size}")
     extends = config.train.extend is not None  # then encodings are built for the length that is extended
@@ -202,6 +213,17 @@ def _draft(
         reference=labels if reference is None else reference.labels,
         kept=kept,
     )
+
+
+def _vocabulary(config: Config, fetch: bool) -> int:
+    """How many ids a run's tokenizer has. Raises ConfigError for one that cannot be used, or is neither here nor
+    known."""
+    data = config.data
+    tokenizer = load_tokenizer(data.tokenizer, data.bos) if fetch else tokenizer_here(data.tokenizer, data.bos)
+    if tokenizer is not None:
+        require_word_starts(tokenizer)
+        return tokenizer.vocab_size
+    return known_vocabulary(data.tokenizer) or config.model.vocab_size or planned_vocabulary(data.tokenizer)
 
 
 def _with_equal_flops(

@@ -7,7 +7,9 @@ hours     FLOPs / (peak x UTILISATION); greedy tokens take at least the time to 
 memory    weights; states of all rows, of those after the next chunk or of the copies for candidates and what
           continues them (one prompt with a large state: its own and one that continues it), and of one prefix that
           waits where prompts share some; and what one chunk needs in one layer; where layers are split over GPUs,
-          each has its share of weights and states
+          each has its share of weights and states; where processes share contexts (probe.context_parallel), each
+          has all weights and states of fixed size, its share of keys and values and of a chunk, and of one layer the
+          queries, keys, values and outputs of the whole chunk
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +21,8 @@ from lcprobe.models.parts import ModelCost
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.inference.token_scores import MAX_LOGIT_ROWS
 from lcprobe.probing.scoring import COPIED_BYTES
-from lcprobe.studies.planning.costs import GPU_MEMORY, GPU_PEAK, gpu_here, measured_peak, memory_here
+from lcprobe.studies.planning.costs import GPU_PEAK, measured_peak
+from lcprobe.studies.planning.memory.estimate import GPU_MEMORY, gpu_here, memory_here
 
 GPU_PEAK_32 = {"a100": 19.5e12, "h100": 67e12, "h200": 67e12}
 """Peak FLOP/s in float32 without tensor cores, from the data sheets."""
@@ -31,6 +34,11 @@ USABLE = 0.9
 """Of a GPU's memory; the rest is for fragments and workspaces."""
 MEMORY_CELLS = {"weights GB", "prompts at once", "states GB", "GPUs", "GB each", "GPU hours", "GB", "fits"}
 """Cells that tell of a machine with weights and states."""
+SHARES = (2, 4, 8, 16, 32, 64)
+"""Numbers of processes that are proposed to share contexts."""
+OF_THE_WHOLE_CHUNK = 6
+"""Vectors of a token that processes exchange in a layer or keep of all: queries, keys, values, outputs over a share
+of the keys, those of the others, and hidden vectors at the end; each of at most d_model numbers, as a rule."""
 STEPS = 16
 """Parts of a length at which the FLOPs of a shared prefix are evaluated."""
 
@@ -122,14 +130,23 @@ class Memory:
         return (self.weights + self.states) / gpus + self.each
 
 
-def memory(prompts: Prompts, model: ProbedModel, probe: ProbeConfig, rows: int) -> Memory:
-    """Memory while so many prompts are read and answered together."""
+def memory(
+    prompts: Prompts, model: ProbedModel, probe: ProbeConfig, rows: int, processes: int | None = None
+) -> Memory:
+    """Memory while so many prompts are read and answered together. processes: that share every context; None:
+    probe.context_parallel."""
+    n = probe.context_parallel if processes is None else processes
     cost, half = model.cost(prompts.length).blocks, model.half or probe.precision == "bf16"
-    state = cost.state_bytes + cost.kv_bytes / (2 if half else 1)  # scans keep float32
+    # a window's keys, which do not grow any more, are not divided
+    grows = min(cost.kv_bytes, (cost.kv_bytes - model.cost(prompts.length - 1).blocks.kv_bytes) * prompts.length)
+    cached = cost.kv_bytes - grows + grows / n
+    state = cost.state_bytes + cached / (2 if half else 1)  # scans keep float32
     width = ff = vocab = 0
     if model.sizes is not None:
         width, ff, vocab = model.sizes.d_model or 0, model.sizes.d_ff or 0, model.sizes.vocab_size or 0
-    chunk = rows * min(probe.chunk, prompts.length) * (4 * width + 3 * max(ff, 2 * width)) * (2 if half else 4)
+    tokens, size = rows * min(probe.chunk, prompts.length), 2 if half else 4
+    chunk = tokens / n * (4 * width + 3 * max(ff, 2 * width)) * size
+    chunk += tokens * OF_THE_WHOLE_CHUNK * width * size if n > 1 else 0.0
     logits = 2 * 4.0 * vocab * min(MAX_LOGIT_ROWS, rows * prompts.answers)
     copies = min(rows * prompts.candidates, max(1, int(COPIED_BYTES / max(state, 1))))
     continued = copies if copies == rows == 1 else 2 * copies  # copied rows, and what continues them
@@ -142,9 +159,11 @@ def rows_of(length: int, batch_tokens: int) -> int:
     return max(1, batch_tokens // length)
 
 
-def gpus_for(need: Memory, model: ProbedModel, device: Device) -> int | None:
-    """The least number of GPUs that have room, layers split; None where no number has. A machine without one is
-    one."""
+def gpus_for(need: Memory, model: ProbedModel, device: Device, processes: int = 1) -> int | None:
+    """The least number of GPUs that have room, layers split, or those of the processes that share contexts; None
+    where no number has. A machine without one is one."""
+    if processes > 1:
+        return processes if need.on(1) <= _room(device) else None
     most = model.blocks if device.gpu else 1
     return next((n for n in range(1, most + 1) if need.on(n) <= _room(device)), None)
 
@@ -155,11 +174,14 @@ def probe_cost_row(
     """Cost of a model over prompts: their sums, and memory at the longest length."""
     needs = {one: memory(one, model, probe, 1) for one in prompts}
     worst = max(needs, key=lambda one: (one.length, needs[one].on(1)))
-    gpus = gpus_for(needs[worst], model, device)
-    fits, rows = gpus or (model.blocks if device.gpu else 1), rows_of(worst.length, probe.batch_tokens)
-    while rows > 1 and memory(worst, model, probe, rows).on(fits) > _room(device):
+    n = probe.context_parallel
+    gpus = gpus_for(needs[worst], model, device, n)
+    split = 1 if n > 1 else gpus or (model.blocks if device.gpu else 1)
+    rows = rows_of(worst.length, probe.batch_tokens)
+    while rows > 1 and memory(worst, model, probe, rows).on(split) > _room(device):
         rows //= 2
-    need, taken = memory(worst, model, probe, rows), sum(hours(p, model, device, probe.batch_tokens) for p in prompts)
+    need = memory(worst, model, probe, rows)
+    taken = sum(hours(p, model, device, probe.batch_tokens) for p in prompts) / n
     row: dict[str, Value] = {
         "model": model.name + (f" ({model.count} runs)" if model.count > 1 else ""),
         "parameters": model.cost(prompts[0].length).params,
@@ -172,15 +194,34 @@ def probe_cost_row(
         "states GB": round(need.states / 1e9, 2),
     }
     taken_hours: dict[str, Value] = {f"hours, {device.name}": float(f"{taken:.3g}")}
-    each = round(need.on(fits) / 1e9, 2)
+    each = round(need.on(split) / 1e9, 2)
     if not device.gpu:
         row |= {"GB": each, "fits": gpus is not None} | taken_hours
     else:
-        row |= {"GPUs": gpus if gpus is not None else f"> {model.blocks}", "GB each": each}
-        row |= taken_hours | {"GPU hours": float(f"{taken * fits:.3g}")}
+        row |= {"GPUs": gpus if gpus is not None else f"> {n if n > 1 else model.blocks}", "GB each": each}
+        row |= taken_hours | {"GPU hours": float(f"{taken * max(n, split):.3g}")}
     if model.served and not model.cost(1).params:
         row |= dict.fromkeys(("parameters", "PFLOPs", *taken_hours), "")
     return row | dict.fromkeys(_not_known(model) & row.keys(), "")
+
+
+def sharing_note(model: ProbedModel, prompts: Sequence[Prompts], probe: ProbeConfig, device: Device) -> str:
+    """What to do about a prompt that does not fit one GPU, or those that share it; empty where it fits, or where that
+    is not known."""
+    if not device.gpu or model.served or not model.knows_state or model.sizes is None:
+        return ""
+    longest = max(prompts, key=lambda one: one.length)
+    need, n = memory(longest, model, probe, 1).on(1), probe.context_parallel
+    if need <= _room(device):
+        return ""
+    each = {more: memory(longest, model, probe, 1, more).on(1) for more in SHARES if more > n}
+    enough = next((more for more, size in each.items() if size <= _room(device)), None)
+    on = "one device" if n == 1 else f"each of {n} devices"
+    said = f"{model.name}: a prompt of {longest.length:,} tokens takes {need / 1e9:.1f} GB on {on}"
+    said += f", which {'has' if n == 1 else 'have'} {_room(device) / 1e9:.0f} GB for it; "
+    if enough is not None:
+        return f"{said}probe.context_parallel={enough} would fit, {each[enough] / 1e9:.1f} GB each"
+    return f"{said}no number of processes that share it would fit: weights and states of fixed size are too large"
 
 
 def _not_known(model: ProbedModel) -> set[str]:

@@ -3,6 +3,7 @@ be cut from the other."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +15,24 @@ from lcprobe.probing.config import Grid
 from lcprobe.tasks.names import Split
 from lcprobe.tasks.presets import TaskChoice
 from lcprobe.tasks.text.haystack import Materials, TokenStream
-from lcprobe.tasks.text.tokenizer import load_tokenizer
+from lcprobe.tasks.text.tokenizer import load_tokenizer, tokenizer_here
+
+COUNTED_WITH = "shipped"
+"""The tokenizer that stands in a plan for one that is on the hub and not here: lengths are in tokens, whatever the
+tokenizer."""
+
+
+def counted_here(config: Config) -> tuple[Config, str]:
+    """A run's config for a plan, which asks no network: with a tokenizer that is here, and a note where it is not its
+    own."""
+    data = config.data
+    if tokenizer_here(data.tokenizer, data.bos) is not None:
+        return config, ""
+    note = (
+        f"{data.tokenizer} is not here: a vocabulary of {config.model.vocab_size:,}, lengths counted with the "
+        f"{COUNTED_WITH} tokenizer"
+    )
+    return replace(config, data=replace(data, tokenizer=COUNTED_WITH, bos=None)), note
 
 
 def check_text_fits(config: Config, training: bool) -> None:

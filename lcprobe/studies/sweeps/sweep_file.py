@@ -10,8 +10,10 @@ from a seed.
 """
 
 import itertools
+import json
 import math
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,8 @@ PARAMETER = ("value", "values", "probabilities", "distribution", "min", "max")
 DISTRIBUTIONS = ("constant", "categorical", "uniform", "int_uniform", "log_uniform_values")
 MAX_TRIALS = 1000
 """As many as a grid may have runs."""
+MAX_RANGE = 1_000_000
+"""Whole numbers from min to max in a grid, of which the first may be asked for."""
 PROGRAM, ARGUMENTS = "${program}", "${args_no_hyphens}"
 Trial = dict[str, Any]
 """Values by key of the config."""
@@ -61,7 +65,7 @@ class Parameter:
 @dataclass(frozen=True)
 class Sweep:
     """A sweep. before: configs and key=value of every trial that come before its own; after: those behind. cap: at
-    most so many trials."""
+    most so many trials. notes: what of the file has no effect here."""
 
     method: str
     parameters: Mapping[str, Parameter]
@@ -71,6 +75,7 @@ class Sweep:
     after: Sequence[str] = ()
     cap: int | None = None
     name: str = field(default="sweep")
+    notes: Sequence[str] = ()
 
     def trials(self, count: int | None, seed: int) -> list[Trial]:
         """The trials: of a grid the first `count` (None: all), at random that many. Raises ConfigError for a random
@@ -89,7 +94,13 @@ class Sweep:
 
     def words(self, trial: Trial) -> list[str]:
         """A trial on the command line of `train`."""
-        return [*self.before, *(f"{key}={value}" for key, value in trial.items()), *self.after]
+        return [*self.before, *(setting(key, value) for key, value in trial.items()), *self.after]
+
+
+def setting(key: str, value: Any) -> str:
+    """A value of a trial as a word of the command line. W&B's agents write nothing as Python's None, which is a
+    text in YAML; here it is null."""
+    return f"{key}={json.dumps(value) if value is None or isinstance(value, list | dict) else value}"
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -101,9 +112,8 @@ def read_sweep(path: Path) -> Sweep:
     if isinstance(given, dict) and not {"parameters", "method", "program"} & set(given) and "study" in given:
         allowed = f"a sweep in W&B's format; this one is for train.py: python train.py [CONFIG ...] {path}"
         raise ConfigError(str(path), "a config of lcprobe", allowed)
-    require(
-        str(path), given, isinstance(given, dict) and "parameters" in given, "a mapping with method and parameters"
-    )
+    fits = isinstance(given, dict) and "parameters" in given
+    require(str(path), given, fits, "a mapping with method and parameters")
     for key in given:
         if key not in KEYS:
             raise unknown_name(str(path), key, KEYS)
@@ -116,13 +126,28 @@ def read_sweep(path: Path) -> Sweep:
     program = str(given.get("program", "train.py"))
     require("program", program, Path(program).name == "train.py", "train.py")
     metric = given.get("metric") or {}
+    allowed = "{name: train/final_loss, goal: minimize}, or another metric of training"
+    require("metric", metric, isinstance(metric, Mapping) and {*metric} <= {"name", "goal", "target"}, allowed)
+    require("metric.name", metric.get("name"), isinstance(metric.get("name", ""), str), "the name of a metric")
     require("metric.goal", metric.get("goal"), metric.get("goal", GOALS[0]) in GOALS, " | ".join(GOALS))
     cap = given.get("run_cap")
-    require("run_cap", cap, cap is None or (isinstance(cap, int) and cap >= 1), "a whole number >= 1")
-    parameters = {key: _parameter(f"parameters.{key}", one, method) for key, one in given["parameters"].items()}
+    require("run_cap", cap, cap is None or (type(cap) is int and cap >= 1), "a whole number >= 1")
+    parameters = _parameters(given["parameters"], method)
     before, after = _command(given.get("command", ["${env}", "python", PROGRAM, ARGUMENTS]))
     name, maximize = str(given.get("name", path.stem)), metric.get("goal") == "maximize"
-    return Sweep(method, parameters, metric.get("name"), maximize, before, after, cap, name)
+    early = "early_terminate has no effect here, without W&B's server: every trial is trained to its end"
+    notes = [early] if given.get("early_terminate") else []
+    return Sweep(method, parameters, metric.get("name"), maximize, before, after, cap, name, notes)
+
+
+def _parameters(given: Any, method: str) -> dict[str, Parameter]:
+    allowed = "a mapping of settings, such as train.lr: {values: [0.003, 0.01]}"
+    require("parameters", given, isinstance(given, Mapping) and len(given) > 0, allowed)
+    for key in given:
+        own = key.partition(".")[0] == "launcher" or key == "study.run"
+        allowed = "settings of a run: trials are named by their values, and have one launcher (launcher=...)"
+        require("parameters", key, not own, allowed)
+    return {key: _parameter(f"parameters.{key}", one, method) for key, one in given.items()}
 
 
 def _parameter(key: str, given: Any, method: str) -> Parameter:
@@ -130,13 +155,16 @@ def _parameter(key: str, given: Any, method: str) -> Parameter:
     for name in given:
         if name not in PARAMETER:
             raise unknown_name(key, name, PARAMETER)
+    ways = [one for one in (["value"], ["values"], ["min", "max"]) if not {*one}.isdisjoint(given)]
+    require(key, dict(given), len(ways) == 1, "one of: value | values | min and max")
     if "value" in given:
         return Parameter([given["value"]])
     if "values" in given:
         values, chances = given["values"], given.get("probabilities")
         require(f"{key}.values", values, isinstance(values, list) and len(values) > 0, "a list of values")
         fits = chances is None or (isinstance(chances, list) and len(chances) == len(values))
-        require(f"{key}.probabilities", chances, fits, "one number for each value")
+        fits = fits and (chances is None or (all(map(_is_chance, chances)) and sum(chances) > 0))
+        require(f"{key}.probabilities", chances, fits, "a number >= 0 for each value, not all of them 0")
         return Parameter(values, chances)
     low, high = (_number(f"{key}.{name}", given.get(name)) for name in ("min", "max"))
     require(key, dict(given), low <= high, "min <= max")
@@ -146,12 +174,18 @@ def _parameter(key: str, given: Any, method: str) -> Parameter:
     require(f"{key}.min", low, kind != "log_uniform_values" or low > 0, "> 0")
     if method == "grid":
         require(key, dict(given), kind == "int_uniform", "value or values in a grid, or whole numbers min and max")
+        require(key, dict(given), high - low < MAX_RANGE, f"less than {MAX_RANGE:,} values in a grid")
         return Parameter(range(int(low), int(high) + 1))
     return Parameter(distribution=kind, low=low, high=high)
 
 
+def _is_chance(given: Any) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= sys.float_info.max
+
+
 def _number(key: str, given: Any) -> int | float:
-    if not isinstance(given, int | float) or isinstance(given, bool):
+    """A number that is finite as a float, too."""
+    if not isinstance(given, int | float) or isinstance(given, bool) or not abs(given) <= sys.float_info.max:
         raise ConfigError(key, given, "a number (or value, or values)")
     return given
 

@@ -1,10 +1,15 @@
-"""Where results are tracked: metrics.csv always, and W&B where it is wanted and can be had. Neither can stop a run.
+"""Where results are tracked: metrics.csv always, W&B and others where they are wanted and can be had. None can stop a
+run.
 
+chosen.py             the trackers of a config
 trackers.py           several trackers as one
 metrics_csv.py        the rows of a run as a file
 modes.py              off, offline or online: what is wanted, what the environment allows, whether the server is there
 identity.py           ids of W&B runs, which stay when a study is resumed, requeued, probed again or moved
 wandb_tracker.py      one W&B run
+also                  TensorBoard and trackio
+lineage.py            data set, checkpoints, records and report, and what is made from what
+alerts.py             what a person should know of at once, once
 eval_values.py        what an evaluation says about a model, under names that all models share
 kept_evaluations.py   what all evaluations have said about a model so far
 sync.py               sends what was tracked offline: every run once

@@ -18,6 +18,8 @@ from lcprobe.analysis.findings.results import Results
 
 LENGTH = "eval/length"
 Values = dict[str, float | int]
+OF_ALL_LENGTHS = ("/at_least", "/effective_length", "/chance")
+"""Ends of the names of values that are about all lengths, in the order in which they are taken off."""
 
 
 def eval_summary(results: Results, model: str) -> Values:
@@ -45,6 +47,17 @@ def eval_curves(results: Results, model: str) -> list[Values]:
     lengths = sorted({length for points in curves.values() for length in points})
     at = {length: {name: points[length] for name, points in curves.items() if length in points} for length in lengths}
     return [{LENGTH: length, **row} for length, row in at.items()]
+
+
+def place_of(name: str) -> tuple[str, int | None]:
+    """What a final value is about: task, format and control as one name, and the length; None: all lengths."""
+    panel, at, rest = name.rpartition("@")
+    length = rest.partition("/")[0]
+    if at and length.isdecimal():
+        return panel, int(length)
+    for suffix in OF_ALL_LENGTHS:
+        name = name.removesuffix(suffix)
+    return name, None
 
 
 def unsaid(row: Mapping[str, float | int], summary: Mapping[str, object]) -> Mapping[str, float | int]:

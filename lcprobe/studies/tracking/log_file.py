@@ -47,7 +47,7 @@ def read_log(log: Path) -> Logged | None:
     from wandb.proto import wandb_internal_pb2
 
     begun, losses, names, exit_code = False, {}, set[str](), None
-    for piece in _records(log.read_bytes()):
+    for piece in records_in(log.read_bytes()):
         try:
             record = wandb_internal_pb2.Record.FromString(piece)  # pyright: ignore[reportAttributeAccessIssue]  generated code
         except DecodeError:
@@ -67,7 +67,7 @@ def read_log(log: Path) -> Logged | None:
     return Logged(losses, frozenset(name for name in names if not name.startswith("_")), exit_code)
 
 
-def _records(data: bytes) -> Iterator[bytes]:
+def records_in(data: bytes) -> Iterator[bytes]:
     """The complete records of a log, without their checksums being checked: W&B's client does when it sends them."""
     at, parts = HEADER, []
     while at + PIECE_HEADER <= len(data):

@@ -7,24 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from lcprobe.files import write_atomic
-from lcprobe.tracking import Tracker
+from lcprobe.tracking import Artifact, Tracker
+
+Row = Mapping[str, float | int]
 
 
 class CsvTracker(Tracker):
     """metrics.csv: one row per call, columns as they appear. Rows past `tokens` are of an interrupted run and are
-    dropped."""
+    dropped, as those are that a row with fewer tokens measures again."""
 
     def __init__(self, path: Path, tokens: int):
         self._path = path
-        self.rows = [row for row in read_metrics(path) if row.get("tokens", 0) <= tokens]
+        self.rows: list[Row] = [row for row in read_metrics(path) if row.get("tokens", 0) <= tokens]
         self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
         self._rewrite()
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
-        """Append a row; a new column rewrites the file."""
+        """Append a row; a new column, and a training that has gone back, rewrite the file."""
+        back = drop_measured_again(self.rows, values)
         self.rows.append(dict(values))
         fresh = [name for name in values if name not in self._columns]
-        if fresh:
+        if fresh or back:
             self._columns += fresh
             self._rewrite()
             return
@@ -43,8 +46,14 @@ class CsvTracker(Tracker):
     def summary(self, values: Mapping[str, Any]) -> None:
         """Nothing to do: status.json has these."""
 
-    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+    def artifact(self, artifact: Artifact) -> None:
         """Nothing to do: the files are on disk already."""
+
+    def uses(self, artifact: Artifact) -> None:
+        """Nothing to do: status.json has the digests."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Nothing to do: status.json says why a run has stopped."""
 
     def finish(self, error: BaseException | None = None) -> None:
         """Nothing to do: rows are written as they come."""
@@ -58,6 +67,15 @@ class CsvTracker(Tracker):
         writer.writerow(self._columns)
         writer.writerows([row.get(name, "") for name in self._columns] for row in self.rows)
         write_atomic(self._path, text.getvalue())
+
+
+def drop_measured_again(rows: list[Row], new: Row) -> bool:
+    """Drop the rows that a new one comes before, since training has gone back to a checkpoint; whether it has."""
+    tokens = new.get("tokens")
+    if tokens is None or not rows or rows[-1].get("tokens", -1) <= tokens:
+        return False
+    rows[:] = [row for row in rows if row.get("tokens", -1) < tokens]
+    return True
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

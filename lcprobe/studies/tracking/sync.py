@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lcprobe.errors import ConfigError, ServerError
 from lcprobe.files import digest_file, read_json, write_json
-from lcprobe.locks import file_lock
+from lcprobe.locks import waited_claim
 from lcprobe.studies.console import say
 from lcprobe.studies.tracking.log_file import read_log
 from lcprobe.studies.tracking.modes import credentials, server, unreachable
@@ -63,7 +63,7 @@ def sync(folders: list[Path]) -> None:
     Raises ConfigError where nothing was tracked, ServerError without credentials or answer, and for runs that could
     not be sent.
     """
-    found = [one for folder in folders for one in tracked_in(folder)]
+    found = list({one.log.resolve(): one for folder in folders for one in tracked_in(folder)}.values())
     if not found:
         allowed = "a folder with runs that were tracked offline (track.wandb=offline)"
         raise ConfigError("sync", ", ".join(map(str, folders)), allowed)
@@ -74,7 +74,7 @@ def sync(folders: list[Path]) -> None:
         raise ServerError(f"W&B: {given} (for {address}); allowed: `wandb login`, or WANDB_API_KEY")
     if reason := unreachable(address):
         raise ServerError(f"W&B: {reason}; nothing was sent")
-    with file_lock(folders[0] / ".sync", f"{folders[0]}", wait="sends it to W&B"):
+    with waited_claim(folders[0], "sync", f"{folders[0]}", wait="sends it to W&B"):
         plan = plan_of(found, address)
         say(*plan.notes)
         failed = _send(plan.send, address)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lcprobe.tracking import Tracker
+from lcprobe.tracking import Artifact, Tracker
 
 
 class Trackers(Tracker):
@@ -38,10 +38,20 @@ class Trackers(Tracker):
         for tracker in self._all:
             tracker.summary(values)
 
-    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+    def artifact(self, artifact: Artifact) -> None:
         """Forward to every tracker."""
         for tracker in self._all:
-            tracker.artifact(name, kind, paths)
+            tracker.artifact(artifact)
+
+    def uses(self, artifact: Artifact) -> None:
+        """Forward to every tracker."""
+        for tracker in self._all:
+            tracker.uses(artifact)
+
+    def alert(self, title: str, text: str) -> None:
+        """Forward to every tracker."""
+        for tracker in self._all:
+            tracker.alert(title, text)
 
     def finish(self, error: BaseException | None = None) -> None:
         """Forward to every tracker."""

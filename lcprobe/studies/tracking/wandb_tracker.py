@@ -5,8 +5,9 @@ Online a run that goes on is resumed. Offline W&B cannot resume: each time the r
 rows, so that the newest one is the whole run, and `lcprobe sync` sends that one alone.
 """
 
+import contextlib
+import io
 import logging
-import math
 import os
 import re
 import tempfile
@@ -21,14 +22,16 @@ from lcprobe.files import read_json, write_json
 from lcprobe.studies.tracking.eval_values import LENGTH, unsaid
 from lcprobe.studies.tracking.identity import run_id
 from lcprobe.studies.tracking.modes import Mode, stay_offline, wandb_mode
-from lcprobe.tracking import Tracker
+from lcprobe.tracking import Artifact, Tracker
 
 log = logging.getLogger(__name__)
-JobType = Literal["train", "sweep", "eval", "probe"]
+JobType = Literal["train", "sweep", "eval", "probe", "alert"]
 FACTS = "wandb_run.json"
 """In a run's folder: what opens its W&B run again."""
 AXES = (("train/*", "tokens"), ("probe/*", "tokens"), ("eval/*", LENGTH))
 """Names of metrics, and the x-axis of their charts."""
+MAX_NAME = 128
+"""Characters of an artifact's name that W&B takes."""
 INTERRUPTED = 255
 """Exit code by which W&B knows a run that Ctrl-C has ended."""
 
@@ -90,6 +93,10 @@ class WandbTracker(Tracker):
         rows: Sequence[Mapping[str, float | int]] = (),
     ):
         self._run: Any = None
+        self._config = config
+        self._uses: list[str] = []
+        self._last = self._furthest = -1.0
+        """Tokens of the last row of training, and of the furthest one."""
         self._logged = -1.0
         """Up to how many tokens W&B has the rows already."""
         self._before: dict[str, Any] = {}
@@ -110,7 +117,12 @@ class WandbTracker(Tracker):
     def metrics(self, values: Mapping[str, float | int]) -> None:
         """Log a row, without W&B's step, unless W&B has it from before: of training by its tokens, of an evaluation
         where its summary has the same values."""
-        fresh = unsaid(values, self._before) if values.get("tokens", math.inf) > self._logged else {}
+        tokens = values.get("tokens")
+        if tokens is not None:
+            if tokens < self._last:  # gone back to a checkpoint: rows cannot be taken back
+                self._logged = max(self._logged, self._furthest)
+            self._last, self._furthest = tokens, max(self._furthest, tokens)
+        fresh = unsaid(values, self._before) if tokens is None or tokens > self._logged else {}
         if fresh:
             self._try(lambda run: run.log(dict(fresh)))
 
@@ -133,17 +145,42 @@ class WandbTracker(Tracker):
         """Values of the whole run."""
         self._try(lambda run: run.summary.update(dict(values)))
 
-    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        """Log files as an artifact, by reference to where they are (no second copy)."""
+    def artifact(self, artifact: Artifact) -> None:
+        """Log an artifact, as `track.artifacts` says: by reference, or its files, without a second copy here."""
+        if self._config.artifacts != "none":
+            self._try(lambda run: run.log_artifact(self._made(artifact)))
 
-        def send(run: Any) -> None:
-            allowed = re.sub(r"[^A-Za-z0-9._-]", "-", name)  # W&B refuses other characters, such as = of a run's name
-            artifact = self._wandb.Artifact(allowed, type=kind)
-            for path in paths:
-                artifact.add_file(str(path), name=path.name, policy="immutable")
-            run.log_artifact(artifact)
+    def uses(self, artifact: Artifact) -> None:
+        """Say what the run is made from, in its config, too. W&B's `use_artifact` raises offline, and online waits
+        for the server: what it does with a new artifact before that is recorded in both cases."""
 
-        self._try(send)
+        def use(run: Any) -> None:
+            self._uses.append(f"{_allowed(artifact.name)}:{artifact.digest[:16]}")
+            run.config.update({"uses": self._uses}, allow_val_change=True)
+            if self._config.artifacts != "none":
+                run._log_artifact(self._made(artifact), is_user_created=True, use_after_commit=True)
+
+        self._try(use)
+
+    def alert(self, title: str, text: str) -> None:
+        """Send an alert; offline it is kept with the run's rows."""
+        if self._config.alerts:
+            self._try(lambda run: run.alert(title, text))
+
+    def _made(self, artifact: Artifact) -> Any:
+        """An artifact of W&B's, whose digest is that of its files, wherever they are."""
+        facts = {**artifact.facts, "digest": artifact.digest}
+        made = self._wandb.Artifact(_allowed(artifact.name), type=artifact.kind, metadata=facts)
+        for inside, path in artifact.files.items():
+            if self._config.artifacts == "files":
+                made.add_file(str(path), name=inside, policy="immutable")
+            else:
+                made.add_reference(path.resolve().as_uri(), name=inside)
+        if not artifact.files:
+            # W&B warns that it cannot compute a digest of what is one
+            with contextlib.redirect_stderr(io.StringIO()):
+                made.add_reference(f"sha256:{artifact.digest}", name=artifact.kind)
+        return made
 
     def finish(self, error: BaseException | None = None) -> None:
         """Close the run: finished, or as what it was ended by; one that was preempted can go on."""
@@ -180,7 +217,9 @@ class WandbTracker(Tracker):
                 tags=[*run.tags, *config.tags],
                 config=run.config,
                 reinit="create_new",
-                settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+                settings=wandb.Settings(
+                    silent=True, console="off", init_timeout=30, x_disable_stats=not config.system_metrics
+                ),
             )
 
         try:
@@ -208,6 +247,11 @@ class WandbTracker(Tracker):
         self._run = None
         line = f"{type(error).__name__}: {_first_line(error)}"
         log.warning("W&B is off from now on (%s); CSV and records are complete", line)
+
+
+def _allowed(name: str) -> str:
+    """The name of an artifact without what W&B refuses, such as = of a run's name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)[:MAX_NAME]
 
 
 def exit_code_of(error: BaseException | None) -> int:

@@ -7,7 +7,9 @@ held-out loss.
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ from lcprobe.schema import plain
 from lcprobe.studies.planning.initial_weights import initial_checkpoint_of
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
 from lcprobe.studies.progress_display import ProgressDisplay
+from lcprobe.studies.status import read_status
 from lcprobe.studies.tracking import final_loss, read_metrics
 from lcprobe.studies.training.study_progress import StudyProgress, piece_of
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.ranks import is_main
+from lcprobe.words import distinct_numbers
 
 log = logging.getLogger(__name__)
 NEAR_BEST = 1.1
@@ -43,18 +47,25 @@ def progress_of(plan: StudyPlan, display: ProgressDisplay) -> StudyProgress:
     return StudyProgress(display, {name: piece_of(t, trial_folder(plan, t)) for name, t in trials.items()}, runs)
 
 
+Score = Callable[[PlannedRun, Path], float]
+"""What a trial in its folder is worth, the less the better; NaN: it diverged."""
+
+
 def tune(
-    plan: StudyPlan, progress: StudyProgress | None = None
+    plan: StudyPlan, progress: StudyProgress | None = None, score: Score | None = None
 ) -> tuple[dict[str, PlannedRun], list[dict[str, Any]]]:
     """The runs at their best rates, each with how its rate was chosen (study.tuned), and the rows of the sweep.
 
-    With study.lr_sweep: runs the trials that are missing, with progress. With study.tuned_by: uses an earlier sweep's
-    rates, and notes where it was of other models or data. Raises ConfigError for a missing sweep file, and for a
-    train.lr that it would override.
+    With study.lr_sweep: runs the trials that are missing, with progress, or takes their scores as given. With
+    study.tuned_by: uses an earlier sweep's rates, and notes where it was of other models or data. Raises ConfigError
+    for a missing sweep file, and for a train.lr that it would override.
     """
     sweep = plan.config.study.lr_sweep
     if sweep.lrs:
-        rows = _sweep(plan, progress or progress_of(plan, ProgressDisplay(shown=False)))
+        if score is None:
+            shown = progress or progress_of(plan, ProgressDisplay(shown=False))
+            score = partial(_run_trial, progress=shown)
+        rows = _sweep(plan, score)
         results = {"identity": {run.group: _identity(run.config) for run in plan.runs}, "rows": rows}
         if is_main():
             write_json(plan.folder / "lr_sweep.json", results)
@@ -73,7 +84,7 @@ def tune(
         if results["identity"].get(run.group) != _identity(run.config):
             how = "swept for another model, other data or other training settings"
         runs[run.name] = _with_lr(run, row["lr"], how)
-        if row["at_edge"]:
+        if row["at_edge"] and is_main():
             log.warning(
                 "%s: the best rate %g is at the edge of the sweep: widen study.lr_sweep.lrs", run.group, row["lr"]
             )
@@ -139,8 +150,8 @@ def trials_of(plan: StudyPlan) -> dict[str, list[PlannedRun]]:
         groups.setdefault(run.group, run)
     return {
         group: [
-            _trial(run, lr, seed, min(sweep.tokens, run.config.train.tokens))
-            for lr in sweep.lrs
+            _trial(run, lr, name, seed, min(sweep.tokens, run.config.train.tokens))
+            for lr, name in zip(sweep.lrs, distinct_numbers(sweep.lrs), strict=True)
             for seed in sweep.seeds
         ]
         for group, run in groups.items()
@@ -153,13 +164,13 @@ def trial_folder(plan: StudyPlan, trial: PlannedRun) -> Path:
     return plan.folder / "sweep" / trial.name
 
 
-def _sweep(plan: StudyPlan, progress: StudyProgress) -> list[dict[str, Any]]:
+def _sweep(plan: StudyPlan, score_of: Score) -> list[dict[str, Any]]:
     sweep = plan.config.study.lr_sweep
     rows = []
     for group, trials in trials_of(plan).items():
         scores: dict[float, list[float]] = {}
         for trial in trials:
-            score = _run_trial(trial, trial_folder(plan, trial), progress)
+            score = score_of(trial, trial_folder(plan, trial))
             scores.setdefault(trial.config.train.lr, []).append(score)
         train = trials[0].config.train
         finite = {lr: sum(s) / len(s) for lr, s in scores.items() if all(map(math.isfinite, s))}
@@ -190,16 +201,24 @@ def _run_trial(trial: PlannedRun, folder: Path, progress: StudyProgress) -> floa
         progress.finished("trial", trial.name, status["seconds"])
     except NumericsError as error:
         progress.finished("trial", trial.name, 0.0)
-        log.warning("sweep: %s diverged (%s)", trial.name, error)
+        if is_main():
+            log.warning("sweep: %s diverged (%s)", trial.name, error)
         return math.nan
-    return final_loss(read_metrics(folder / "metrics.csv"))
+    return trial_score(trial, folder)
 
 
-def _trial(run: PlannedRun, lr: float, seed: int, tokens: int) -> PlannedRun:
+def trial_score(trial: PlannedRun, folder: Path) -> float:
+    """The score of a trial that has ended."""
+    diverged = read_status(folder).get("status") != "done"
+    return math.nan if diverged else final_loss(read_metrics(folder / "metrics.csv"))
+
+
+def _trial(run: PlannedRun, lr: float, lr_name: str, seed: int, tokens: int) -> PlannedRun:
+    """A run's trial. It keeps one checkpoint, to go on from: its weights are not wanted."""
     config = _with_lr(run, lr, "trial").config
-    train = replace(config.train, tokens=tokens, probe_every=0, checkpoint_every=tokens)
-    track = replace(config.track, checkpoints=False)
-    name, axes = f"{run.group}-lr={lr:g}-s{seed}", {**run.axes, "lr": lr, "seed": seed}
+    train = replace(config.train, tokens=tokens, probe_every=0, keep=1)
+    track = replace(config.track, artifacts="none")
+    name, axes = f"{run.group}-lr={lr_name}-s{seed}", {**run.axes, "lr": lr, "seed": seed}
     return replace(run, name=name, config=replace(config, train=train, track=track, seed=seed), axes=axes)
 
 

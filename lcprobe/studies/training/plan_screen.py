@@ -11,12 +11,13 @@ from lcprobe.errors import shorten
 from lcprobe.models.parts import parts_of
 from lcprobe.studies.console import note_lines
 from lcprobe.studies.planning.costs import (
+    data_notes,
     held_equal_note,
     matching_table,
-    memory_notes,
     schedule_notes,
     whole_steps_notes,
 )
+from lcprobe.studies.planning.memory.estimate import memory_notes
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
 from lcprobe.studies.text_table import GAP, Column, render, table_lines
 from lcprobe.words import counted, plural, roughly, short, short_bytes
@@ -65,6 +66,7 @@ def full_lines(plan: StudyPlan, table: PlanTable) -> list[str]:
     return [
         _about(plan, table),
         *(f"run: {run.name}" for run in plan.runs),
+        *data_notes(plan),
         *memory_notes(plan),
         *(note for own in table.notes.values() for note in own),
     ]
@@ -76,7 +78,8 @@ def screen_lines(plan: StudyPlan, table: PlanTable, everything: str, width: int 
     cells = [_cells(table, row) for row in table.rows]
     as_columns = _models_as_columns(cells, width or SCREEN) if len(cells) <= MAX_AS_COLUMNS else None
     lines = as_columns or _models_as_rows(cells, width)
-    lines += ["", _about(plan, table), *memory_notes(plan), *note_lines(table.notes, everything)]
+    of_gpus = data_notes(plan) if plan.config.study.plan_for != "here" else []
+    lines += ["", _about(plan, table), *of_gpus, *memory_notes(plan), *note_lines(table.notes, everything)]
     return [*lines, f"everything: {everything}"]
 
 
@@ -132,7 +135,7 @@ ROWS = (
     "runs", "trained at", "layout", "layers", "d_model", "parameters", "off budget", "state + cache", "FLOPs a token",
     "lr", "tokens", "time of a run", "memory",
 )  # fmt: skip
-"""Of models side by side."""
+"""Of models side by side; what is empty in all, such as the distance from a budget that there is not, has no row."""
 COLUMNS = (
     "runs", "trained at", "layers", "parameters", "state + cache", "FLOPs a token", "lr", "tokens", "time of a run",
     "memory",
@@ -142,16 +145,17 @@ COLUMNS = (
 
 def _models_as_columns(cells: Sequence[Cells], width: int) -> list[str] | None:
     """One column per model, layouts folded; None where there is no room."""
-    labels = Column("", ROWS)
+    rows = [row for row in ROWS if any(own[row][0] for own in cells)]
+    labels = Column("", rows)
     room = (width - labels.natural) // len(cells) - len(GAP)
     widths = []
     for own in cells:
-        widths.append(max(len(own["model"][0]), *(len(own[row][0]) for row in ROWS if row != "layout")))
+        widths.append(max(len(own["model"][0]), *(len(own[row][0]) for row in rows if row != "layout")))
         widths[-1] = max(widths[-1], min(len(own["layout"][0]), room))
     if max(widths) > room:
         return None
     columns = [
-        Column(own["model"][0], [_shown(own, row, MAX_LAYOUT * (room - 4)) for row in ROWS], number=True)
+        Column(own["model"][0], [_shown(own, row, MAX_LAYOUT * (room - 4)) for row in rows], number=True)
         for own in cells
     ]
     return render([labels, *columns], [labels.natural, *widths])

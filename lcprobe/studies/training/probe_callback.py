@@ -18,6 +18,7 @@ from lcprobe.tracking import Tracker
 from lcprobe.training.compiling import uncompiled
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import Training
+from lcprobe.training.strategies.division import reshard
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +44,13 @@ class ProbeWhileTraining(pl.Callback):
         step = pl_module.progress.step
         boundary = (batch_idx + 1) % pl_module.config.accumulate == 0
         due = self._every and boundary and (step % self._every == 0 or step == self._last)
-        if not due or not trainer.is_global_zero:
+        # where processes have parts of the model, all take part in what one of them tracks
+        if not due or not (trainer.is_global_zero or pl_module.division.is_divided):
             return
-        pl_module.pause_clock()
         model = pl_module.model
         model.eval()
         try:
-            with uncompiled():
+            with uncompiled(), pl_module.paused("probing"):
                 values = self._accuracies(pl_module)
         except Exception as error:  # whatever it was, the weights are as they were
             why = " ".join(f"{type(error).__name__}: {error}".split())
@@ -58,8 +59,8 @@ class ProbeWhileTraining(pl.Callback):
         else:
             self._tracker.metrics({"tokens": pl_module.progress.tokens, **values})
         finally:
+            reshard(model)
             model.train()
-            pl_module.resume_clock()
 
     def _accuracies(self, module: Training) -> dict[str, float]:
         """Accuracy by task and length, and by stratum of depth."""

@@ -31,6 +31,8 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 STRING_POOL, UUID_POOL = 1 << 15, 1 << 13
 """Strings of a format from which samples are drawn, if it has as many, and of uuids: more lines than fit in 128K
 tokens."""
+AHEAD = 1024
+"""Strings of a pool that are tokenised together while it is drawn."""
 TOKENISE_ALL_FROM = 1 / 16
 """Once samples have needed a larger share of the strings, all are tokenised: the next ones would need the rest."""
 OVERDRAW = 1.04
@@ -102,7 +104,8 @@ class Pool:
     """
 
     def __init__(self, tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]):
-        source, wording = candidates(form, Stream("pool", str(form), *names), tokenizer), tokenizer.expressed(wording)
+        source = candidates(form, Stream("pool", str(form), *names), tokenizer, AHEAD)
+        wording = tokenizer.expressed(wording)
         fit = (
             string for string in source if string not in wording and (not tail or tokenizer.keeps_apart(string, tail))
         )

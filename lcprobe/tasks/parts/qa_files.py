@@ -10,14 +10,14 @@ Rajpurkar et al. 2016, 2018 (arXiv 1606.05250, 1806.03822); Yang et al. 2018 (ar
 """
 
 import json
-import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from lcprobe.errors import ConfigError, DataError
 from lcprobe.files import digest_bytes, digest_json
+from lcprobe.hub import hub_error, hub_is_unreachable, without_retries
 
 FILE_FORMATS = {"squad": "SQuAD JSON (v1.1 or v2)", "hotpot": "HotpotQA distractor JSON"}
 
@@ -110,19 +110,19 @@ def _several(question: str, answer: str, titles: set[str], paragraphs: list[tupl
 
 
 def _hub_rows(path: str) -> list[dict[str, Any]]:
+    """The rows of `hf:name[:config]`. Raises ServerError where network or hub do not give them now, DataError where
+    there are none."""
     import datasets
-    from datasets import config as hub
 
     name, _, config = path.removeprefix("hf:").partition(":")
+    allowed, why = "allowed: an online data set or a local file", hub_is_unreachable()
     try:
-        if not hub.HF_HUB_OFFLINE:  # the library would retry for half a minute
-            socket.create_connection((urlsplit(hub.HF_ENDPOINT).hostname or "", 443), timeout=5).close()
-        rows: Any = datasets.load_dataset(name, config or None, split="validation")
-        return list(rows)
+        with without_retries() if why else nullcontext():
+            rows: Any = datasets.load_dataset(name, config or None, split="validation")
+            return list(rows)
     except Exception as error:  # network, hub and script errors have no common base
-        raise DataError(
-            f"{path}: not reachable ({type(error).__name__}); allowed: an online data set or a local file"
-        ) from None
+        reason = why or f"not reachable ({type(error).__name__})"
+        raise hub_error(f"{path}: {reason}; {allowed}", None if why else error, DataError) from None
 
 
 def _hub_entries(source: str, rows: list[dict[str, Any]], path: str) -> Iterator[Entry]:

@@ -87,9 +87,9 @@ def _is_apart(string: str, others: list[str]) -> bool:
     return not any(string in other or other in string for other in others)
 
 
-def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterator[str]:
+def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer, ahead: int = 1) -> Iterator[str]:
     """Distinct strings with the wanted token count, as the tokenizer expresses them, in drawn order, until the format
-    is exhausted."""
+    is exhausted. ahead: how many are drawn and tokenised at once, which is quicker and for a stream of its own."""
     wanted = form.tokens
     if form.kind == "hex" and wanted is None:
         wanted = token_count(tokenizer, "7" * form.digits)
@@ -108,7 +108,10 @@ def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterat
         return
     seen: set[str] = set()
     misses, any_count = 0, wanted is None or form.kind == "uuids"
-    for drawn in _endless(form, draw, sizes):
+    source = _endless(form, draw, sizes)
+    if ahead > 1 and not any_count:
+        source = _tokenised_together(source, tokenizer, ahead)
+    for drawn in source:
         folded = tokenizer.expressed(drawn)
         string = folded if len(folded) == len(drawn) else drawn  # one that loses characters is for check_format
         if string in seen or not (any_count or token_count(tokenizer, string) == wanted):
@@ -153,6 +156,13 @@ def _endless(form: StringFormat, draw: Stream, sizes: tuple[int, ...]) -> Iterat
             yield str(low + number)
     while True:
         yield _characters(form.kind, draw, draw.pick(sizes))
+
+
+def _tokenised_together(source: Iterator[str], tokenizer: Tokenizer, ahead: int) -> Iterator[str]:
+    """The same strings; the tokenizer has the pieces of `ahead` at a time when the first of them is asked for."""
+    while strings := list(islice(source, ahead)):
+        tokenizer.pieces([" " + tokenizer.expressed(string) for string in strings])
+        yield from strings
 
 
 def _characters(kind: str, draw: Stream, size: int) -> str:

@@ -15,7 +15,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -285,21 +285,28 @@ class Materials:
         if name == "corpus" and self.corpus is not None:
             return self.corpus
         if (name, split) not in self._streams:
-            text = self._text(name, split)
-            self._streams[name, split] = TokenStream.from_text(name, text, self.tokenizer)
+            self._streams[name, split] = _made_stream(name, split, self.tokenizer)
         return self._streams[name, split]
 
-    def _text(self, name: str, split: Split) -> str:
-        if name == "noise":
-            return NOISE * 40
-        if name == "words":
-            words, draw = read_words("fillers"), Stream("haystack", "words", split)
-            return "".join(" " + words[i] for i in draw.integers(len(words), N_WORDS))
-        if name not in DOCUMENTS:
-            others = (*(t for t in TEXTS if t != "corpus"), *DOCUMENTS, "needles")
-            raise EpisodeError("haystack", name, listed(others) + " (no corpus is loaded)")
-        text = document_text(name, split)
-        lost = self.tokenizer.lost(text)
-        if lost:
-            raise EpisodeError(f"haystack {name}", f"a tokenizer without {lost[0]!r}", "one that gives back its text")
-        return text
+
+@lru_cache(maxsize=16)
+def _made_stream(name: str, split: Split, tokenizer: Tokenizer) -> TokenStream:
+    """The stream of a haystack that is the same whatever the corpus is. Kept for other materials of this process: a
+    million characters take about a second."""
+    return TokenStream.from_text(name, _made_text(name, split, tokenizer), tokenizer)
+
+
+def _made_text(name: str, split: Split, tokenizer: Tokenizer) -> str:
+    if name == "noise":
+        return NOISE * 40
+    if name == "words":
+        words, draw = read_words("fillers"), Stream("haystack", "words", split)
+        return "".join(" " + words[i] for i in draw.integers(len(words), N_WORDS))
+    if name not in DOCUMENTS:
+        others = (*(t for t in TEXTS if t != "corpus"), *DOCUMENTS, "needles")
+        raise EpisodeError("haystack", name, listed(others) + " (no corpus is loaded)")
+    text = document_text(name, split)
+    lost = tokenizer.lost(text)
+    if lost:
+        raise EpisodeError(f"haystack {name}", f"a tokenizer without {lost[0]!r}", "one that gives back its text")
+    return text

@@ -24,6 +24,7 @@ import tokenizers
 
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import digest_bytes
+from lcprobe.tasks.text.hub_tokenizers import cached, fetch, is_hub_name
 from lcprobe.tasks.text.rwkv_world import from_world_vocabulary
 
 ANCHOR = "a"
@@ -111,13 +112,9 @@ class Tokenizer:
     def encode_parts(self, parts: Sequence[str], after_word: Sequence[bool]) -> list[np.ndarray]:
         """Texts -> ids of each, on all cores. after_word: whether a part, which then begins with a space, is encoded
         as after a word."""
-        n, anchored = (
-            len(self._anchor),
-            [after and part[:1] == " " for part, after in zip(parts, after_word, strict=True)],
-        )
-        encoded = self.encode_batch(
-            [ANCHOR + part if after else part for part, after in zip(parts, anchored, strict=True)]
-        )
+        anchored = [after and part[:1] == " " for part, after in zip(parts, after_word, strict=True)]
+        texts = [ANCHOR + part if after else part for part, after in zip(parts, anchored, strict=True)]
+        n, encoded = len(self._anchor), self.encode_batch(texts)
         return [ids[n:] if after else ids for ids, after in zip(encoded, anchored, strict=True)]
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -125,19 +122,18 @@ class Tokenizer:
 
         Where the ids of a text are those of its words, a long one is encoded in parts, at half the cost per token.
         """
-        parts: list[tuple[list[int], np.ndarray]] = []
+        parts: list[tuple[np.ndarray, np.ndarray]] = []
         done, anchor, n = 0, "", 0
         while True:
             space = SPACE.search(text, done + PART_CHARS) if self.splits_at_spaces else None
             end = space.start() if space else len(text)
             encoding = self._inner.encode(anchor + text[done:end], add_special_tokens=False)
             starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
-            parts.append((encoding.ids[n:], starts[n:] + (done - len(anchor))))
+            parts.append((np.array(encoding.ids[n:], dtype=np.int32), starts[n:] + (done - len(anchor))))
             if space is None:
                 break
             done, anchor, n = end, ANCHOR, len(self._anchor)
-        ids = np.concatenate([np.array(part, dtype=np.int32) for part, _ in parts])
-        return ids, np.concatenate([starts for _, starts in parts])
+        return np.concatenate([part for part, _ in parts]), np.concatenate([starts for _, starts in parts])
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """(n,) -> text, special tokens included as written."""
@@ -359,13 +355,17 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
         path = path / "tokenizer.json"
     if os.path.isfile(path):  # unlike Path's, False for a name that no file can have
         return Tokenizer(path.read_text(encoding="utf-8"), bos, source)
-    if source.count("/") == 1 and not source.startswith((".", "/")) and not source.endswith(".json"):
-        try:
-            return Tokenizer(tokenizers.Tokenizer.from_pretrained(source).to_str(), bos, source)
-        except Exception:  # offline, unknown, private: the library raises bare Exception for all of them
-            pass
+    if is_hub_name(source):
+        return Tokenizer(fetch(source), bos, source)
     allowed = f"{', '.join(SHIPPED)}, a tokenizer.json, a folder with one, or a reachable hub name"
     raise ConfigError("data.tokenizer", source, allowed)
+
+
+def tokenizer_here(source: str, bos: str | None = None) -> Tokenizer | None:
+    """`load_tokenizer` without network: None for a name on the hub that was not fetched before."""
+    if source in SHIPPED or os.path.exists(source) or not is_hub_name(source) or cached(source) is not None:
+        return load_tokenizer(source, bos)
+    return None
 
 
 def _converted(folder: Path) -> str | None:

@@ -133,7 +133,7 @@ def test_effective_length_is_the_longest_whose_lower_bound_holds():
 
 
 def test_an_effective_length_is_a_limit_only_where_a_longer_length_is_resolved_below():
-    cells = plan(["single"], lengths=LENGTHS, n=20)
+    cells = plan(["single"], lengths=LENGTHS, n=60)
     slightly_below = lambda c: np.where(c["length"] <= 256, 0.9, 0.78)  # noqa: E731
     facts = study([run("m")], [task("single")], cells)
     unresolved = extrapolations_of(facts, records({"m": slightly_below}, cells))[0]

@@ -128,3 +128,25 @@ def test_where_guessing_finds_everything_nothing_is_tested():
 def test_the_middle_is_the_strata_with_their_centre_in_the_middle_half(depths, middle):
     places = places_of(depths)
     assert (None if places is None else places.middle) == middle
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_more_right_answers_never_pass_with_a_larger_p(measured):
+    """50 samples at five depths against 0.85 of a perfect base, from all right to 25 wrong answers, one at a time: all
+    right once had .015 and one wrong answer 5e-10."""
+    generator = np.random.default_rng(8)
+    guesses = slice_of(generator.random((5, 50)) < 0.3) if measured else 0.25
+    base = skill_of(slice_of(np.ones((5, 50))), guesses, 0.25)
+    assert isinstance(base, Skill)
+    for spread in (False, True):  # over samples, or sample by sample
+        order = generator.permutation(250) if spread else np.arange(250).reshape(5, 50).T.ravel()
+        p, hits = [], np.ones(250)
+        for wrong in [None, *order[:25]]:
+            hits[[] if wrong is None else wrong] = 0
+            skill = skill_of(slice_of(hits.reshape(5, 50)), guesses, 0.25)
+            assert isinstance(skill, Skill)
+            test = skill_test([(1.0, skill), (-0.85, base)])
+            assert isinstance(test, SkillTest)
+            p.append(test.p_above)
+        assert all(np.diff(p) >= -1e-12), (spread, p)
+        assert p[0] < 0.01

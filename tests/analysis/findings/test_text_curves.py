@@ -55,7 +55,7 @@ def test_missing_columns_are_named():
         text_curves(study([run("a")], [task("single")], plan(["single"])), table)
 
 
-def test_the_report_shows_plain_text_only_where_it_was_measured(tmp_path):
+def test_the_report_shows_plain_text_only_where_it_was_measured(tmp_path, no_pictures):
     cells = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
     facts = study([run("a"), run("b"), run("c")], [task("single")], cells)
     table = records({name: flat(0.5) for name in "abc"}, cells)

@@ -48,7 +48,7 @@ def results(inputs) -> Results:
     return analyse(*inputs)
 
 
-def test_all_figures_are_those_of_the_report(inputs, results, tmp_path):
+def test_all_figures_are_those_of_the_report(inputs, results, tmp_path, no_pictures):
     study_facts, table, context = inputs
     figures = all_figures(results)
     assert figures.keys() == write_report(study_facts, table, tmp_path, context=context).figures.keys()
@@ -62,22 +62,18 @@ def several() -> Results:
 
 
 @pytest.mark.parametrize("chart", CHARTS)
-def test_each_chart_is_drawn_under_its_own_name_with_a_caption(results, several, chart):
-    pictures = [picture for data in (results, several) for picture, _ in draw(data, [chart])]
-    assert pictures
-    assert {picture.chart for picture in pictures} == {chart}
-    assert all(picture.caption.endswith(".") for picture in pictures)
-
-
-@pytest.mark.parametrize("chart", CHARTS)
-def test_every_chart_is_valid_and_offers_the_models_that_its_layers_are_filtered_by(results, several, chart):
+def test_every_chart_has_its_own_name_and_a_caption_is_valid_and_offers_the_models_that_its_layers_are_filtered_by(
+    results, several, chart
+):
     """Writing a report does not validate: every chart is held against the schema here."""
-    for data in (results, several):
-        for name, figure in all_figures(data, [chart]).items():
-            offered = [p["value"] for p in figure.to_dict(validate=True).get("params", ()) if p["name"] == "shown"]
-            filtered = [layer for layer in layers(figure) if "shown" in str(layer.get("transform"))]
-            assert bool(filtered) == bool(offered), name
-            assert all(row["model"] in offered[0] for layer in filtered for row in layer["rows"]), name
+    drawn = [pair for data in (results, several) for pair in draw(data, [chart])]
+    assert {picture.chart for picture, _ in drawn} == {chart}
+    for picture, figure in drawn:
+        assert picture.caption.endswith(".")
+        offered = [p["value"] for p in figure.to_dict(validate=True).get("params", ()) if p["name"] == "shown"]
+        filtered = [layer for layer in layers(figure) if "shown" in str(layer.get("transform"))]
+        assert bool(filtered) == bool(offered), picture.name
+        assert all(row["model"] in offered[0] for layer in filtered for row in layer["rows"]), picture.name
 
 
 def test_charts_without_data_draw_nothing():
@@ -106,21 +102,26 @@ def test_axes_in_tokens_hold_their_data_and_their_ticks(results, chart):
                 assert len(x["axis"]["values"]) > 1 or len({*at}) == 1
 
 
-def test_profiles_are_at_the_training_length_and_where_the_first_model_is_lost():
-    """Effective lengths are 128 and 512 of 1024: something is lost at 256 first, and else at the next length."""
+def test_profiles_are_at_the_training_length_and_where_places_are_found_or_depth_changes_most():
     cells = plan(["single"], lengths=[64, 128, 256, 512, 1024], depths=[0.0, 0.5, 1.0], n=60)
 
-    def fails_past(last):
-        return lambda c: np.where(c["length"] <= last, 0.98, 0.02)
+    def late(*lengths, early=0.3):
+        """At these lengths only the last place is kept."""
+        at = lambda c: np.isin(c["length"], lengths) & (c["depth"] < 0.9)  # noqa: E731
+        return lambda c: np.where(at(c), early, 0.98)
 
-    def lengths_of(**behaviours):
+    def drawn(**behaviours):
         facts = study([run(name) for name in behaviours], [task("single")], cells)
-        figures = all_figures(analyse(facts, records(behaviours, cells)), ["depth"])
-        return [{row["length"] for row in rows_of(figure, "line")} for figure in figures.values()]
+        pairs = draw(analyse(facts, records(behaviours, cells)), ["depth"])
+        return [
+            ({row["length"] for row in rows_of(figure, "line")}, bool(picture.folded)) for picture, figure in pairs
+        ]
 
-    assert lengths_of(a=fails_past(512), b=fails_past(1024)) == [{1024}, {128}]
-    assert lengths_of(a=fails_past(512), b=fails_past(256)) == [{512}, {128}]
-    assert lengths_of(a=fails_past(1024)) == [{256}, {128}]
+    assert drawn(a=late(512, 1024), b=flat(0.98)) == [({1024}, False), ({512}, False), ({128}, True)]
+    assert drawn(a=flat(0.98), b=late(512)) == [({512}, False), ({128}, True)], "of any model"
+    assert drawn(a=late(128, 256, 512, 1024)) == [({1024}, False), ({512}, False), ({128}, False)]
+    assert drawn(a=late(256, early=0.85)) == [({256}, True), ({128}, True)], "nothing found: where depth changes most"
+    assert drawn(a=flat(1.0))[-1] == ({128}, True)
 
 
 def test_lengths_where_nothing_falls_have_no_panel_of_distances_unless_none_falls():
@@ -242,7 +243,8 @@ def test_names_are_only_ever_text_and_one_point_has_a_figure():
     facts = study([run(name) for name in HOSTILE], [task("single")], cells)
     results = analyse(facts, records({name: flat(0.3) for name in HOSTILE}, cells))
     charts = {picture.chart for picture, _ in draw(results)}
-    assert {"skill", "length", "heatmap", "depth", "distance"} <= charts
+    assert {"skill", "length", "heatmap", "distance"} <= charts
+    assert "depth" not in charts, "one depth is no profile"
     for _, chart in draw(results, ["skill", "length", "heatmap", "depth", "distance"]):
         drawn = render(chart).for_page("f0")
         tags = {element.tag.split("}")[-1] for element in ElementTree.fromstring(drawn.svg).iter()}

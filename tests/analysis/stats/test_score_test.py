@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from lcprobe.analysis.stats.intervals import wilson
-from lcprobe.analysis.stats.score_test import critical_value, excess, mean_bounds, mean_p, upper_bound
+from lcprobe.analysis.stats.score_test import critical_value, excess, least_p, mean_bounds, mean_p, upper_bound
 from lcprobe.analysis.stats.student_t import Z95
 
 
@@ -113,3 +113,14 @@ def test_one_value_and_values_that_are_all_zero_say_nothing():
     assert mean_p(np.ones(1), (-1.0, 1.0)) == 1.0
     assert mean_p(np.zeros(9), (-1.0, 1.0)) == 1.0
     assert critical_value(1) == np.inf
+
+
+@given(n=st.integers(2, 60), equal=st.floats(0.05, 2), lowest=st.floats(-3, -0.05))
+def test_the_least_p_is_the_chance_of_the_worst_distribution_of_two_values(n, equal, lowest):
+    """Mean zero, on `lowest` and on the value that all n have; of a share that is right in n of n, (share tested)^n."""
+    chance = -lowest / (equal - lowest)
+    assert chance * equal + (1 - chance) * lowest == pytest.approx(0, abs=1e-12)
+    assert least_p(equal, lowest, n) == pytest.approx(min(1.0, 2 * chance**n))
+    assert least_p(1 - 0.85, -0.85, n) == pytest.approx(min(1.0, 2 * 0.85**n))
+    assert least_p(equal, lowest, n) <= least_p(equal / 2, lowest, n)
+    assert (least_p(-equal, lowest, n), least_p(equal, 0.0, n)) == (1.0, 0.0)

@@ -1,12 +1,15 @@
 """Attention against a plain softmax in float64: causal, windowed, grouped; rotary angles at position one million."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from lcprobe.errors import ConfigError
 from lcprobe.models.mixers.attention import Attention, AttentionConfig
-from lcprobe.models.positional.contract import HeadShape
+from lcprobe.models.positional import POSITIONAL
+from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.positional.rope import RoPE, RoPEConfig
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build
@@ -72,3 +75,22 @@ def test_rotary_tables_are_float32_under_bfloat16():
     exact, low = (rope.on_qk(t, t, at, None)[0] for t in (x.double(), x.bfloat16()))
     assert low.dtype == torch.bfloat16
     assert (low.double() - exact).abs().max() < 0.03  # the rounding of x itself, not of the angle
+
+
+def test_a_soft_cap_bounds_scores_and_is_refused_where_scores_are_no_products():
+    """Gemma 2's formula, written out; and with a temperature inside it and ALiBi outside."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 9, 2, 8, dtype=torch.float64) * 3 for _ in range(3))
+    scores = torch.einsum("bihd,bjhd->bhij", q, k) * 8**-0.5
+    future = torch.ones(9, 9, dtype=torch.bool).triu(1)
+    for name in ("none", "alibi"):
+        encoding = POSITIONAL.convert({"type": name}, "positional").create(HeadShape(2, 2, 8, 16))
+        bias = encoding.bias((torch.arange(9)[:, None] - torch.arange(9)).clamp(0))
+        want = 1.5 * torch.tanh(scores / 1.5) + (0.0 if bias is None else bias)
+        want = torch.einsum("bhij,bjhd->bihd", want.masked_fill(future, float("-inf")).softmax(-1), v)
+        keys = Keys(k, v, torch.arange(9), TokenContext(torch.arange(9)), soft_cap=1.5)
+        assert (encoding.attend(q, keys)[0] - want).abs().max() < 1e-12
+        assert (encoding.attend(q, replace(keys, consecutive=False))[0] - want).abs().max() < 1e-12
+    for name in ("cope", "path"):
+        with pytest.raises(ConfigError, match=f"soft_cap: given 30.0; allowed: null with {name}"):
+            build(AttentionConfig, {"soft_cap": 30.0, "positional": {"type": name}}, "attention").check("attention")

@@ -3,7 +3,7 @@ positions."""
 
 import pytest
 import torch
-from lcprobe_kernels.attention import Mask, reference
+from lcprobe_kernels.attention import DocumentNumbers, Mask, reference
 from torch.autograd import gradcheck
 
 from lcprobe.choices import choose
@@ -100,7 +100,7 @@ def test_fire_counts_from_the_start_of_a_document_and_uses_drawn_positions():
     starts[0, 5] = True
     at = TokenContext(torch.arange(12), starts)
     numbers = starts.cumsum(1)
-    packed = e.attend(q, Keys(k, v, at.positions, at, documents=(numbers, numbers)))[0]
+    packed = e.attend(q, Keys(k, v, at.positions, at, documents=DocumentNumbers(numbers, numbers)))[0]
     alone = run(e, q[:, 5:], k[:, 5:], v[:, 5:])[0]
     assert (packed[0, 5:] - alone[0]).abs().max() < 1e-13
     assert (packed[1] - run(e, q, k, v)[0][1]).abs().max() < 1e-13

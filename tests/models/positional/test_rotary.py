@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from lcprobe_kernels.attention import DocumentNumbers
 
 from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
@@ -95,7 +96,15 @@ def test_xpos_is_finite_and_accurate_where_its_factors_overflow(dtype, settings,
             encoding._reach = lambda dtype: 10**9
         where = TokenContext(at, consecutive=not drawn_positions)
         a, b = (t.to(dtype).to(kind) for t in x)
-        keys = Keys(b, b, at, where, documents=(documents, documents), consecutive=where.consecutive, factor=factor)
+        keys = Keys(
+            b,
+            b,
+            at,
+            where,
+            documents=DocumentNumbers(documents, documents),
+            consecutive=where.consecutive,
+            factor=factor,
+        )
         y, lse = encoding.attend(a, keys, return_lse=True)
         late = Keys(
             b, b, at, TokenContext(at[-60:], consecutive=not drawn_positions), consecutive=not drawn_positions

@@ -12,7 +12,7 @@ from lcprobe.probing.plain_text import run_context
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
-from lcprobe.records import CONTEXT_SCHEMA
+from lcprobe.probing.store.versions import CONTEXT
 from lcprobe.schema import build
 from tests.models.contract_cases import CASES
 from validation.invariances.checks import VOCAB
@@ -57,7 +57,7 @@ def test_units_of_one_precision_are_never_read_for_the_other(untrained, material
     tasks = TaskSet(build(ProbeConfig, {"tasks": {"s": {"type": "niah", "n_keys": 1}}}, "probe"), materials)
     plan = tasks.plan([build(Grid, {"lengths": ["128t"], "depths": 1, "n": 3}, "grid")], 64)
     text = build(ProbeConfig, {"context": {"lengths": ["64t"], "n": 2}}, "probe").context
-    store, texts, scores, units = Store(tmp_path / "r"), Store(tmp_path / "c", CONTEXT_SCHEMA), {}, {}
+    store, texts, scores, units = Store(tmp_path / "r"), Store(tmp_path / "c", CONTEXT), {}, {}
     for precision in ("32", "bf16"):
         subject, model = (
             ProbedCheckpoint("m", "0" * 16, 1, 2, precision=precision),
@@ -68,7 +68,7 @@ def test_units_of_one_precision_are_never_read_for_the_other(untrained, material
         at = {"chunk": 64, "batch_tokens": 256, "device": "cpu"}
         units[precision] = {*ids, run_context(text, 64, materials, model, subject, texts, **at)}
     assert not units["32"] & units["bf16"]
-    assert sorted(str(facts.get("precision")) for facts in store.facts()) == ["None", "bf16"]
+    assert sorted(unit.precision for unit in store.summaries().values()) == ["", "bf16"]
     assert (scores["32"] != scores["bf16"]).all()
     assert abs(scores["32"] / scores["bf16"] - 1).max() < 2e-2
 

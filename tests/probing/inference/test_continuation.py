@@ -1,6 +1,7 @@
 """Continuations of prompts of any lengths equal one prompt at a time, whole, through the plain forward pass."""
 
 import copy
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -53,6 +54,28 @@ def test_greedy_equals_decoding_by_hand_and_stops_early(untrained, chunk, batch_
     cut = [one[: one.index(stop) + 1] if stop in one else one for one in expected]
     assert continuer.greedy(prompts, steps, lambda _, ids: ids[-1] == stop) == cut
     assert cut != expected
+
+
+def test_a_call_tells_how_much_is_read_until_all_is(untrained):
+    """Of contexts that several pairs share once; the batches are those of the memory."""
+    told: list[tuple[int, int]] = []
+
+    @contextmanager
+    def watch(total):
+        yield lambda read: told.append((read, total))
+
+    continuer = Continuer(untrained, "cpu", 64, 90, watch)
+    prompts = [draw(n, i) for i, n in enumerate(LENGTHS)]
+    total = sum(LENGTHS)
+    continuer.likelihoods([(prompt, [7]) for prompt in [*prompts, prompts[-1]]])
+    continuer.greedy(prompts, [1] * len(prompts), lambda *_: False)
+    half = len(told) // 2
+    assert told[:half] == told[half:]
+    read = [tokens for tokens, _ in told[:half]]
+    assert read == sorted(read)
+    assert {whole for _, whole in told} == {total}
+    assert (read[0], read[-1]) == (0, total)
+    assert len(read) > 3
 
 
 @pytest.mark.parametrize(("chunk", "batch_tokens"), [(1024, 10**6), (7, 200), (64, 90)])

@@ -76,19 +76,22 @@ SIZES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "size"),
-    [pair if i == 0 else pytest.param(*pair, marks=pytest.mark.slow) for i, pair in enumerate(SIZES.items())],
+    ("name", "size", "seeds"),
+    [
+        ("sees the last 150 tokens", 150, 2),
+        *(pytest.param(*pair, 8, marks=pytest.mark.slow) for pair in SIZES.items()),
+    ],
 )
-def test_the_report_recovers_the_defect_with_its_size(planted_tasks, name, size, tmp_path):
+def test_the_report_recovers_the_defect_with_its_size(planted_tasks, name, size, seeds, tmp_path):
     """One interval in twenty misses by design: six of eight seeds or more. Estimates are near the size, none at twice it."""
-    results = [recovered(planted_tasks, PLANTS[name], 50, seed, tmp_path) for seed in range(8)]
+    results = [recovered(planted_tasks, PLANTS[name], 50, seed, tmp_path) for seed in range(seeds)]
     values, lows, highs = np.array([r.size for r in results]).T
-    assert ((lows <= size) & (size <= highs)).sum() >= 6, results
+    assert ((lows <= size) & (size <= highs)).sum() >= 3 * seeds // 4, results
     assert np.abs(np.log(np.median(values) / size)) < 0.2
     assert (np.abs(np.log(values / size)) < 0.7).all()
     assert (highs - lows < max(0.35, 0.5 * size)).all(), "intervals that are informative"
-    assert len({r.data for r in results}) == 8
-    assert len({r.size for r in results}) >= 6, "eight data sets, not one eight times"
+    assert len({r.data for r in results}) == seeds
+    assert len({r.size for r in results}) >= min(seeds, 6), "eight data sets, not one eight times"
 
 
 def test_every_plant_is_tested_at_its_own_size():
@@ -125,15 +128,17 @@ def test_a_seed_has_its_own_samples_and_records_which(planted_tasks):
     assert data_of(again) == data_of(tables[1]) != data_of(tables[2])
 
 
-@pytest.mark.parametrize("task", ["single", pytest.param("formats", marks=pytest.mark.slow)])
-def test_sound_models_raise_no_alarm(planted_tasks, task):
+@pytest.mark.parametrize(
+    ("task", "seeds"), [("single", 5), *(pytest.param(t, 20, marks=pytest.mark.slow) for t in ("single", "formats"))]
+)
+def test_sound_models_raise_no_alarm(planted_tasks, task, seeds):
     """Every seed through the whole pipeline, on samples of its own. At 5 %, more than four of twenty occur once in 400 cases."""
     plan = grid_of(planted_tasks, task, 25)
-    quiet = [alarms_of_seed(planted_tasks, of_seed(plan, 25, seed), perfect, seed) for seed in range(3)]
-    assert [r.alarms for r in quiet] == [(), (), ()]
-    results = [alarms_of_seed(planted_tasks, of_seed(plan, 25, seed), noise(0.7), seed) for seed in range(20)]
-    assert sum(bool(r.alarms) for r in results) <= 4, results
-    assert len({r.data for r in quiet + results}) == 20, "the perfect oracle has the samples of the noisy one"
+    quiet = [alarms_of_seed(planted_tasks, of_seed(plan, 25, seed), perfect, seed) for seed in range(seeds // 5)]
+    assert not any(r.alarms for r in quiet)
+    results = [alarms_of_seed(planted_tasks, of_seed(plan, 25, seed), noise(0.7), seed) for seed in range(seeds)]
+    assert sum(bool(r.alarms) for r in results) <= seeds // 5, results
+    assert len({r.data for r in quiet + results}) == seeds, "the perfect oracle has the samples of the noisy one"
 
 
 def test_a_defect_is_an_alarm_and_counted_as_one(planted_tasks):

@@ -99,7 +99,9 @@ def test_processes_that_share_a_store_score_every_question_once(plan, tasks, alo
     assert len(done) == 3, "each of them did something"
     assert sum(map(len, done.values())) == alone.num_rows
     assert records(plan, tasks, tmp_path).equals(alone)
-    assert {path.suffix for path in tmp_path.iterdir()} == {".parquet", ".log"}, "no claim and no journal is left"
+    assert {path.suffix for path in tmp_path.iterdir()} == {".parquet", ".jsonl", ".log"}, (
+        "no claim and no journal is left"
+    )
 
 
 def test_what_a_killed_process_leaves_is_taken_over_with_its_journal(plan, tasks, alone, tmp_path):
@@ -163,7 +165,7 @@ def test_progress_names_the_work_of_others(plan, tasks, tmp_path):
     (tmp_path / f"{first.name}.claim").write_text(json.dumps(asdict(ELSEWHERE)))
     run_free(
         work, ByPlace(), SUBJECT, store, batch_tokens=500, scoring="teacher_forced",
-        progress=lambda done, total, label: labels.append(label),
+        progress=lambda done, label: labels.append(label),
     )  # fmt: skip
     assert labels[0] == f"{work.groups[1].label}; others: {first.label} (process 41 on node-7)"
     assert not work.has_free(store, store.claims())

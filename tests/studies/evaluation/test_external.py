@@ -16,9 +16,9 @@ from tests.tiny import write_config
 OFFLINE = ["niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "ruler_cwe", "ruler_fwe"]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def one_index():
-    """Every command has lm-eval read thousands of YAML files for its index of tasks: here they are read once."""
+    """Every command has lm-eval read thousands of YAML files for its index of tasks: here those of RULER, once."""
     from lm_eval.tasks._index import TaskIndex
 
     build, known = TaskIndex.build, {}
@@ -26,7 +26,7 @@ def one_index():
     def cached(paths):
         key = tuple(map(str, paths))
         if key not in known:
-            known[key] = build(paths)
+            known[key] = build([path / "ruler" for path in paths])
         return copy.deepcopy(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
@@ -51,8 +51,9 @@ def run(tmp_path_factory, data_settings):
     return run_folder
 
 
-@pytest.mark.parametrize("names", [OFFLINE[:2], pytest.param(OFFLINE, marks=pytest.mark.slow)], ids=["two", "all"])
-def test_tasks_of_lm_eval_on_a_tiny_model(run, names, capsys):
+@pytest.mark.slow  # what it runs is in tests/probing/external, too
+@pytest.mark.parametrize("names", [OFFLINE[:1], OFFLINE], ids=["one", "all"])
+def test_tasks_of_lm_eval_on_a_tiny_model(run, one_index, names, capsys):
     shutil.rmtree(run / "harness", ignore_errors=True)
     settings = ["probe.harness.limit=2", "probe.harness.max_seq_lengths=[1024]"]
     assert evaluate_main([str(run), *settings, "--harness", *names]) == 0

@@ -103,6 +103,16 @@ def test_models_of_one_name_that_differ_are_told_apart_by_what_differs(run, othe
     assert all(key in note for room in other.values() for key in room)
 
 
+@pytest.mark.parametrize("written", ["alibi", {"type": "alibi"}], ids=str)
+def test_models_that_differ_in_their_encoding_are_called_after_what_they_have(run, written):
+    attention = {"layout": "attention x 2"}
+    runs = [run("one", "m", 0, model=attention), run("two", "m", 0, model={**attention, "positional": written})]
+    key = "positional" if isinstance(written, str) else "type"
+    assert groups(*runs) == [f"m-{key}=rope", f"m-{key}=alibi"]
+    (note,) = group_notes(runs)
+    assert "null" not in note
+
+
 def test_a_run_that_is_not_finished_is_no_seed_of_the_trained_model(run):
     runs = [run("one", "mamba2", 0, "", 64), run("one", "mamba2", 1, "", 32)]
     assert groups(*runs) == ["mamba2-trained_tokens=64", "mamba2-trained_tokens=32"]

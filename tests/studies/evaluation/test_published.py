@@ -155,7 +155,7 @@ def served(llama):
     return load_published(recognised(llama)), load_tokenizer(str(llama))
 
 
-@pytest.mark.parametrize("kind", ["vllm", "openai"])
+@pytest.mark.parametrize("kind", ["vllm", pytest.param("openai", marks=pytest.mark.slow)])
 def test_a_server_passes_the_parity_gate_and_scores_as_its_reference(
     served, llama, tmp_path, monkeypatch, capsys, kind
 ):

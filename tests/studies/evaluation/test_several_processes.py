@@ -21,11 +21,11 @@ def test_three_commands_share_the_work_of_a_study(tmp_path, data_settings, monke
         assert other.exitcode == 0, log.read_text()[-2000:]
     written_by_others = ["(written by another process)" in log.read_text() for log in logs]
     assert sorted(written_by_others) == [False, True, True]
-    shared = {p.name: pq.read_table(p) for p in (study / "records").iterdir()}
-    assert {name.rpartition(".")[2] for name in shared} == {"parquet"}
+    assert {p.suffix for p in (study / "records").iterdir()} == {".parquet", ".jsonl"}, "no claim, no journal"
+    shared = {p.name: pq.read_table(p) for p in (study / "records").glob("*.parquet")}
     csv = (study / "tables" / "cells.csv").read_text()
 
-    monkeypatch.setattr(job, "load_variant", lambda *given: pytest.fail("nothing is left to do for any model"))
+    monkeypatch.setattr(job, "load_shared", lambda *given: pytest.fail("nothing is left to do for any model"))
     assert evaluate_main([str(study), "probe.batch_tokens=200"]) == 0
     assert (study / "tables" / "cells.csv").read_text() == csv
     monkeypatch.undo()

@@ -15,7 +15,7 @@ from lcprobe.files import write_json
 from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.extend.rotary import YaRN, YaRNConfig
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.probing.engines.layer_split import LayerSplit
+from lcprobe.probing.engines.split.layers import LayerSplit
 from lcprobe.studies.evaluation import variants
 from lcprobe.studies.evaluation.sources import TrainedCheckpoint
 from lcprobe.studies.evaluation.targets import ProbeTarget

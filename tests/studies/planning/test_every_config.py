@@ -10,7 +10,7 @@ import pytest
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import load, parse, read_settings
 from lcprobe.studies.evaluation.evaluate_study import planned_targets
-from lcprobe.studies.planning.costs import memory_notes
+from lcprobe.studies.planning.memory.estimate import memory_notes
 from lcprobe.studies.planning.not_trained import not_trained_notes
 from lcprobe.studies.planning.plan import make_plan
 from lcprobe.studies.planning.preflight import check_probes_fit
@@ -30,6 +30,7 @@ COSTLY = [
     "configs/paper/check-3-documents.yaml", "configs/paper/exp-1-extrapolation.yaml", "configs/paper/exp-3-format.yaml",
     "configs/paper/tables-1-7-19.yaml", "configs/paper/tables-2-3.yaml", "configs/paper/question-1-architectures.yaml",
     "configs/paper/exp-2-position.yaml", "configs/probe/ruler.yaml", "configs/probe/every.yaml", "configs/probe/needles.yaml", "configs/data/fineweb-edu.yaml",
+    "configs/paper/question-2-features.yaml", "configs/study/hybrid_position.yaml", "configs/study/positional.yaml",
 ]  # fmt: skip
 """Files with so many cells or runs that only the slow test plans them."""
 UNFIT = ("too large for", "left out", "not trained", "nothing is probed")

@@ -14,14 +14,19 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.schema import build
 from lcprobe.studies.planning.axes import axes_of
-from lcprobe.studies.planning.costs import Sized, divisors, size_rows
+from lcprobe.studies.planning.costs import Sized, size_rows
 from lcprobe.studies.planning.initial_weights import topological_order
+from lcprobe.studies.planning.memory.estimate import divisors
 from lcprobe.studies.planning.plan import make_plan
 from tests.tiny import TINY
 
 ARCH = {"attn": {"model": {"layout": "attention+mlp x 2"}}, "mamba2": {"model": {"layout": "mamba2 x 2"}}}
 ROPE, NONE = {"model": {"positional": "rope"}}, {"model": {"positional": "none"}}
 POSE = {"model": {"positions": {"type": "pose", "max_length": 512}}}
+
+
+ONE = "attention+mlp"
+"""What the only model of a study without a layout is called."""
 
 
 def plan(grid, **more):
@@ -69,9 +74,9 @@ def test_settings_that_do_not_apply_give_no_second_run(way):
 @pytest.mark.parametrize(
     ("grid", "runs", "groups"),
     [
-        ({"seed": [0, 1]}, ["s0", "s1"], {"run"}),
-        ({"seed": [3]}, ["s3"], {"run"}),
-        ({"start": {"one": {}, "two": {"seed": 1}}}, ["one", "two"], {"run"}),
+        ({"seed": [0, 1]}, ["s0", "s1"], {ONE}),
+        ({"seed": [3]}, ["s3"], {ONE}),
+        ({"start": {"one": {}, "two": {"seed": 1}}}, ["one", "two"], {ONE}),
         ({"arch": ARCH, "start": {"one": {"seed": 5}, "two": {"seed": 6}}},
          ["attn-one", "attn-two", "mamba2-one", "mamba2-two"], {"attn", "mamba2"}),
         ({"rate": {"slow": {"seed": 0, "train": {"lr": 0.02}}, "fast": {"seed": 1}}}, ["slow", "fast"], {"slow", "fast"}),
@@ -84,7 +89,7 @@ def test_runs_that_differ_in_their_seed_alone_are_seeds_of_one_model(grid, runs,
     assert {run.group for run in result.runs} == groups
     assert {run.config.study.architecture for run in result.runs} == groups
     assert {run.group for run in plan(grid, study={"name": "x", "run": "m"}).runs} == (
-        {"m"} if groups == {"run"} else groups
+        {"m"} if groups == {ONE} else groups
     )
 
 

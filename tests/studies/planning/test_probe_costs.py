@@ -1,5 +1,6 @@
 """Costs of probing, against the models that they are about."""
 
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -21,6 +22,7 @@ from lcprobe.studies.planning.probe_costs import (
     hours,
     memory,
     probe_cost_row,
+    sharing_note,
 )
 
 BANDWIDTH = 3.35e12
@@ -138,3 +140,27 @@ def test_a_server_reads_every_prompt_for_every_candidate_and_its_memory_is_not_k
     assert {row[name] for name in ("weights GB", "states GB", "GPUs", "GB each", "GPU hours")} == {""}
     unknown = probe_cost_row(replace(model, knows_state=False), [prompts], ProbeConfig(), H100)
     assert unknown["weights GB"] != "" == unknown["states GB"]
+
+
+def test_the_proposed_processes_have_room_and_half_of_them_have_not():
+    model = planned("attention+mlp x 32", blocks=32, d_model=4096, d_ff=11008)
+    prompts, probe = [Prompts(4096, 10), Prompts(1 << 20, 1)], ProbeConfig()
+    found = re.search(
+        r"probe.context_parallel=(\d+) would fit, ([\d.]+) GB each$", sharing_note(model, prompts, probe, H100)
+    )
+    assert found is not None
+    n = int(found[1])
+    each = {k: memory(prompts[1], model, probe, 1, k).on(1) for k in (n // 2, n)}
+    assert each[n] <= 0.9 * 80e9 < each[n // 2]
+    assert float(found[2]) == pytest.approx(each[n] / 1e9, abs=0.05)
+    row = probe_cost_row(model, prompts, ProbeConfig(context_parallel=n), H100)
+    assert (row["GPUs"], row["GB each"]) == (n, pytest.approx(each[n] / 1e9, abs=0.01))
+    assert sharing_note(model, prompts, ProbeConfig(context_parallel=n), H100) == ""
+    assert sharing_note(model, prompts[:1], probe, H100) == "", "what fits needs no others"
+
+
+def test_states_of_fixed_size_are_not_divided():
+    model, recurrent = planned("attention+mlp x 4"), planned("mamba2 x 4")
+    for one, share in ((model, 1 / 4), (recurrent, 1.0)):
+        alone, shared = (memory(Prompts(1 << 20, 1), one, ProbeConfig(), 1, n).states for n in (1, 4))
+        assert shared == pytest.approx(share * alone)

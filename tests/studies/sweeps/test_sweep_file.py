@@ -69,6 +69,22 @@ def test_random_trials_are_those_of_their_seed_and_within_their_bounds(tmp_path)
         ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "parameters.a"),
         ({"parameters": {"a": {"parameters": {}}}}, "parameters.a: given 'parameters'"),
         ({"parameters": {"a": {"min": 0.0, "max": 1.0, "distribution": "beta"}}}, "parameters.a.distribution: given 'beta'"),
+        ({"parameters": ["train.lr"]}, "parameters: given ['train.lr']; allowed: a mapping of settings"),
+        ({"parameters": None}, "parameters: given None; allowed: a mapping of settings"),
+        ({"parameters": {"launcher.workers": {"value": 1}}}, "parameters: given 'launcher.workers'; allowed: settings of a run"),
+        ({"parameters": {"study.run": {"values": ["a", "b"]}}}, "parameters: given 'study.run'"),
+        ({"parameters": {"a": {"values": [1], "min": 0, "max": 2}}}, "allowed: one of: value | values | min and max"),
+        ({"parameters": {"a": {"distribution": "uniform"}}}, "allowed: one of: value | values | min and max"),
+        ({"parameters": {"a": {"min": 0, "max": 10**30}}}, "allowed: less than 1,000,000 values in a grid"),
+        ({"parameters": {"a": {"min": 0, "max": float("inf")}}}, "parameters.a.max: given inf"),
+        ({"parameters": {"a": {"min": 0, "max": 10**400}}}, "parameters.a.max: given 1000"),
+        ({"metric": "train/final_loss"}, "metric: given 'train/final_loss'; allowed: {name: train/final_loss, goal: minimize}"),
+        ({"metric": {"name": 3}}, "metric.name: given 3"),
+        ({"run_cap": True}, "run_cap: given True"),
+        *(
+            ({"method": "random", "parameters": {"a": {"values": [1, 2], "probabilities": chances}}}, "parameters.a.probabilities")
+            for chances in (["a", "b"], [0, 0], [-1, 2], [1], [float("inf"), 1])
+        ),
     ],
 )  # fmt: skip
 def test_mistakes_and_what_needs_a_server_are_named_in_one_line(tmp_path, changes, said):
@@ -76,6 +92,19 @@ def test_mistakes_and_what_needs_a_server_are_named_in_one_line(tmp_path, change
         sweep_of(tmp_path, **changes).trials(None, 0)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_null_is_swept_as_null(tmp_path):
+    """W&B's agents write it as Python's None, which YAML takes for a text."""
+    values = [None, 100_000, [1, None], {"type": "rope"}]
+    sweep = sweep_of(tmp_path, parameters={"train.warmup": {"values": values}})
+    assert [load([], [sweep.words(trial)[-2]])["train"]["warmup"] for trial in sweep.trials(None, 0)] == values
+
+
+def test_what_has_no_effect_without_a_server_is_said(tmp_path):
+    (note,) = sweep_of(tmp_path, early_terminate={"type": "hyperband"}).notes
+    assert note.startswith("early_terminate has no effect here")
+    assert not sweep_of(tmp_path).notes
 
 
 def test_the_shipped_sweep_plans_one_run_a_trial():

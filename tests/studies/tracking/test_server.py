@@ -48,7 +48,7 @@ def lcprobe(environment: dict, *words: object) -> subprocess.Popen:
 def done(environment: dict, *words: object) -> str:
     """What a command prints that ends well."""
     process = lcprobe(environment, *words)
-    printed, _ = process.communicate(timeout=300)
+    printed, _ = process.communicate(timeout=900)
     assert process.returncode == 0, printed
     return printed
 
@@ -59,7 +59,7 @@ def stopped(environment: dict, config: Path, end: signal.Signals, when) -> int:
     while process.poll() is None and not when():
         time.sleep(0.02)
     process.send_signal(end)
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode not in (0, 1), printed
     return process.returncode
 
@@ -74,6 +74,20 @@ def check_whole(run, steps: int = STEPS) -> None:
     assert [row["tokens"] for row in run.rows if "train/loss" in row] == [256 * (i + 1) for i in range(steps)]
     assert [row["eval/length"] for row in run.rows if "eval/length" in row] == [64, 128]
     assert {"eval/multikey@64", "eval/multikey@128/low", "eval/multikey/chance"} <= set(run.summary)
+
+
+def check_lineage(runs, study: Path, evaluations: int) -> None:
+    """Training has made a checkpoint from a data set, and an evaluation records and a report from a checkpoint; the
+    same content has one digest however often it came."""
+    train, probe = runs[run_id(study, "mamba2", "train")], runs[run_id(study, "", "probe")]
+    ours = {"dataset", "checkpoint", "records", "report"}
+    assert {kind for kind, _, _ in train.made} == {"checkpoint"}
+    assert {kind for kind, _, _ in train.used} == {"dataset"}
+    assert {kind for kind, _, _ in probe.made} & ours == {"records", "report"}
+    assert set(probe.used) == set(train.made), "the checkpoint that training has made"
+    made = [one for one in (*train.made, *probe.made) if one[0] in ours]
+    assert len({name for _, name, _ in made}) == len(set(made)) == 3, made
+    assert len(probe.used) == evaluations
 
 
 def test_online_a_run_that_is_killed_preempted_and_probed_twice_is_one_run(tmp_path, data_settings, server):
@@ -99,6 +113,7 @@ def test_online_a_run_that_is_killed_preempted_and_probed_twice_is_one_run(tmp_p
         check_whole(runs[id], MANY)
         assert runs[id].sent == len(runs[id].lines), "no row is sent twice"
         assert runs[id].exit_codes == [75, 0] + [0] * times
+        check_lineage(runs, study, times)
     assert "0 runs sent" in done(environment, "sync", study)
 
 
@@ -126,6 +141,7 @@ def test_offline_folders_are_sent_once_the_newest_of_each_run(tmp_path, data_set
         run = runs[run_id(study, "mamba2", "train")]
         check_whole(run)
         assert run.sent == len(run.lines)
+        check_lineage(runs, study, 1)
     assert "0 runs sent" in done(environment, "sync", *studies)
     sent = {id: run.sent for id, run in runs.items()}
     assert {id: run.sent for id, run in received(folder).items()} == sent

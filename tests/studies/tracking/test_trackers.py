@@ -4,14 +4,17 @@ interruptions."""
 import inspect
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lcprobe.config import TrackConfig
 from lcprobe.errors import ConfigError, NumericsError, StoppedEarly, Terminated
 from lcprobe.studies.tracking import CsvTracker, Trackers, WandbRun, WandbTracker, final_loss, read_metrics
+from lcprobe.studies.tracking.also.tensorboard import TensorBoardTracker
+from lcprobe.studies.tracking.also.trackio import TrackioTracker
 from lcprobe.studies.tracking.wandb_tracker import exit_code_of
-from lcprobe.tracking import NoTracker, Tracker
+from lcprobe.tracking import Artifact, NoTracker, Tracker
 
 CALLS = {
     "metrics": ({"tokens": 1, "loss": 0.5},),
@@ -19,7 +22,9 @@ CALLS = {
     "figure": ("curve", Path("curve.png")),
     "page": ("report", Path("report.html")),
     "summary": ({"seconds": 2.0},),
-    "artifact": ("records", "records", [Path("a.parquet")]),
+    "artifact": (Artifact("records", "records", files={"a.parquet": Path("a.parquet")}),),
+    "uses": (Artifact("data", "dataset", "5eed"),),
+    "alert": ("stopped", "not finite"),
     "finish": (None,),
 }
 """Every method of the contract, with arguments."""
@@ -43,8 +48,14 @@ class Log(Tracker):
     def summary(self, values):
         self.calls.append(("summary", values))
 
-    def artifact(self, name, kind, paths):
-        self.calls.append(("artifact", name, kind, paths))
+    def artifact(self, artifact):
+        self.calls.append(("artifact", artifact))
+
+    def uses(self, artifact):
+        self.calls.append(("uses", artifact))
+
+    def alert(self, title, text):
+        self.calls.append(("alert", title, text))
 
     def page(self, name, html):
         self.calls.append(("page", name, html))
@@ -61,7 +72,7 @@ def test_the_contract_has_these_methods_and_no_others():
     assert set(CALLS) == Tracker.__abstractmethods__
 
 
-@pytest.mark.parametrize("cls", [NoTracker, CsvTracker, WandbTracker, Trackers])
+@pytest.mark.parametrize("cls", [NoTracker, CsvTracker, WandbTracker, TensorBoardTracker, TrackioTracker, Trackers])
 def test_every_tracker_has_the_whole_contract_with_its_signatures(cls):
     for name in CALLS:
         assert inspect.signature(getattr(cls, name)) == inspect.signature(getattr(Tracker, name)), name
@@ -118,6 +129,14 @@ def test_csv_metrics_survive_new_columns_and_a_torn_line(tmp_path):
     assert [r["tokens"] for r in read_metrics(tmp_path / "m.csv")] == [1, 2, 3]
 
 
+def test_rows_that_are_measured_again_replace_those_of_before(tmp_path):
+    tracker = CsvTracker(tmp_path / "m.csv", 0)
+    for tokens, loss in ((1, 0.5), (2, 0.5), (2, 0.1), (3, 9.0), (2, 0.4), (3, 0.3)):
+        tracker.metrics({"tokens": tokens, "loss": loss})
+    assert read_metrics(tmp_path / "m.csv") == tracker.rows
+    assert [(row["tokens"], row["loss"]) for row in tracker.rows] == [(1, 0.5), (2, 0.4), (3, 0.3)]
+
+
 class FakeRun:
     """A W&B run as the server has it: what is logged stays over resumes, and is replaced without."""
 
@@ -128,6 +147,19 @@ class FakeRun:
         if not self.resumed:
             server.append({"rows": [], "summary": self.summary})
         self.preempting, self.exit_code = False, None
+        self.said, self.artifacts, self.alerts = {}, [], []
+        self.config = SimpleNamespace(update=lambda values, allow_val_change: self.said.update(values))
+
+    def log_artifact(self, artifact):
+        self.artifacts.append(("made", artifact))
+
+    def _log_artifact(self, artifact, is_user_created, use_after_commit):
+        assert is_user_created
+        assert use_after_commit
+        self.artifacts.append(("used", artifact))
+
+    def alert(self, title, text):
+        self.alerts.append((title, text))
 
     def log(self, values):
         self._server[-1]["rows"].append(values)
@@ -172,6 +204,54 @@ def test_a_resumed_run_is_one_run_and_has_every_row_once(tmp_path, wandb_runs, m
     assert len(server) == (1 if mode == "online" else 2)
     assert runs[0].settings["id"] == runs[1].settings["id"]
     assert runs[0].settings["resume"] is None, "a run that starts anew replaces what was there"
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_training_that_goes_back_logs_no_tokens_twice_and_misses_none(tmp_path, wandb_runs, mode):
+    """Rows cannot be taken back: those that are measured again are left out."""
+    tracker = WandbTracker(TrackConfig(wandb=mode), a_run(tmp_path), tmp_path)
+    for tokens in (1, 2, 3, 2, 3, 4, 3, 4, 5):
+        tracker.metrics({"tokens": tokens, "train/loss": 0.5})
+        tracker.metrics({"tokens": tokens, "probe/x": 0.5})
+    rows = wandb_runs[1][-1]["rows"]
+    for name in ("train/loss", "probe/x"):
+        assert [row["tokens"] for row in rows if name in row] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("how", ["none", "references", "files"])
+def test_artifacts_have_versions_by_content_wherever_it_is(tmp_path, wandb_runs, how, monkeypatch, capsys):
+    monkeypatch.setattr("wandb.errors.term._silent", False)  # as in a run
+    monkeypatch.setattr("wandb.errors.term._show_warnings", True)
+    config = TrackConfig(wandb="offline", artifacts=how)
+    tracker = WandbTracker(config, a_run(tmp_path), tmp_path)
+    for folder, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model").write_bytes(content)
+        tracker.artifact(Artifact("run=1", "checkpoint", "5eed", {"model": tmp_path / folder / "model"}))
+    tracker.uses(Artifact("data", "dataset", "ab" * 32, facts={"place": str(tmp_path)}))
+    run = wandb_runs[0][0]
+    assert run.said == {"uses": [f"data:{'ab' * 8}"]}, "lineage is in the config whatever else is sent"
+    if how == "none":
+        assert run.artifacts == []
+        return
+    made = [artifact for kind, artifact in run.artifacts if kind == "made"]
+    assert [one.name.partition(":")[0] for one in made] == ["run-1"] * 3
+    assert made[0].digest == made[1].digest != made[2].digest
+    entries = [one.manifest.entries["model"] for one in made]
+    assert all(str(tmp_path) in (entry.ref or entry.local_path) for entry in entries), "nothing is copied"
+    assert [entry.ref is None for entry in entries] == [how == "files"] * 3
+    assert "cannot be checksummed" not in capsys.readouterr().err
+    (used,) = [artifact for kind, artifact in run.artifacts if kind == "used"]
+    assert list(used.manifest.entries) == ["dataset"]
+
+
+def test_alerts_and_system_metrics_are_as_chosen(tmp_path, wandb_runs):
+    for wanted in (True, False):
+        config = TrackConfig(wandb="offline", alerts=wanted, system_metrics=wanted)
+        WandbTracker(config, a_run(tmp_path), tmp_path).alert("stopped", "why")
+        run = wandb_runs[0][-1]
+        assert run.alerts == ([("stopped", "why")] if wanted else [])
+        assert run.settings["settings"].x_disable_stats is not wanted
 
 
 def test_the_rows_of_an_evaluation_are_logged_once(tmp_path, wandb_runs):

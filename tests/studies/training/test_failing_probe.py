@@ -37,7 +37,7 @@ def test_a_probe_that_fails_neither_ends_the_run_nor_changes_it(tmp_path, data_s
     assert weights(run) == weights(other)
 
 
-@pytest.mark.parametrize("where", ["fit", "build_model", "ProbeWhileTraining"])
+@pytest.mark.parametrize("where", ["fit", "build_to_train", "ProbeWhileTraining"])
 def test_whatever_ends_a_run_its_status_says_so(where, tmp_path, data_settings, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")

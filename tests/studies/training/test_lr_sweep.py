@@ -3,13 +3,16 @@ own."""
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import load
 from lcprobe.files import read_json
 from lcprobe.studies.planning.plan import make_plan
-from lcprobe.studies.training.lr_sweep import planned_rates, spread_of, tune
+from lcprobe.studies.training.lr_sweep import planned_rates, spread_of, trials_of, tune
+from lcprobe.studies.training.train_study import train_study
+from lcprobe.training.module import Training
 from tests.tiny import write_config
 
 SHORT = {
@@ -66,6 +69,31 @@ def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settin
         assert status["tuned"] == tuned
 
 
+def test_a_trial_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path, data_settings, monkeypatch):
+    """Of train.checkpoint_every, of which a trial keeps the newest."""
+    sweep = {"lrs": [0.01, 0.02], "tokens": 256 * 6, "only": True}
+    study = {"folder": str(tmp_path / "runs"), "lr_sweep": sweep}
+    train = {**SHORT, "checkpoint_every": 512}
+    config = write_config(tmp_path, data_settings, study=study, train=train, grid=ONE)
+    taken, plain = [], Training.optimizer_step
+
+    def step(self, *args, **kwargs):
+        if len(taken) == 5:
+            taken.append(None)
+            raise RuntimeError("as if it were killed")
+        plain(self, *args, **kwargs)
+        taken.append(self.progress.step)
+
+    monkeypatch.setattr(Training, "optimizer_step", step)
+    with pytest.raises(RuntimeError, match="as if it were killed"):
+        train_study(load([str(config)], []))
+    (saved,) = (tmp_path / "runs" / "tiny" / "sweep").glob("*/checkpoints/step-*")
+    assert saved.name == "step-00000004"
+    train_study(load([str(config)], []))
+    assert len(taken) == 5 + 1 + 2 + 6, "steps 5 and 6, and the other rate"
+
+
+@pytest.mark.slow
 def test_the_resolved_config_of_a_swept_run_is_self_contained(tmp_path, data_settings, monkeypatch):
     folder = tmp_path / "runs" / "tiny"
     sweep = {"lrs": [1e-5, 0.01, 0.02], "tokens": 64 * 4 * 10}
@@ -126,7 +154,8 @@ def test_a_diverging_rate_is_a_row_of_the_sweep_and_does_not_stop_it(tmp_path, d
     assert rows[0.01]["best"], "0.001 learns less in 20 steps"
     assert not rows[0.01]["at_edge"], "a rate above it was tried"
     assert spread_of(list(rows.values()), "mamba2")["rates that diverged"] == 1
-    assert evaluate_main([str(tmp_path / "runs" / "steep")]) == 0
+    few = "probe.grids=[{tasks: [single], lengths: [1], depths: 1, n: 2}]"
+    assert evaluate_main([str(tmp_path / "runs" / "steep"), few, "probe.context=null"]) == 0
     assert "diverged_seeds" in (tmp_path / "runs" / "steep" / "report.html").read_text()
 
 
@@ -146,6 +175,14 @@ def test_a_configured_rate_replaces_an_earlier_sweep(tmp_path, capsys):
     swept = {r["group"]: r["lr"] for r in read_json(Path("configs/sweep/quickstart.json"))["rows"] if r["best"]}
     rates = planned_rates(make_plan(load(["configs/quickstart.yaml"], [*folders, new])))
     assert rates == swept | {"late": 0.25}
+
+
+def test_rates_that_six_digits_do_not_tell_apart_are_trials_of_their_own():
+    rates = [0.01, 0.012345678, 0.012345679]
+    plan = make_plan(load(["configs/quickstart.yaml"], [f"study.lr_sweep.lrs={rates}", "grid.seed=[0]"]))
+    (own, *_) = trials_of(plan).values()
+    assert [trial.config.train.lr for trial in own] == rates
+    assert [trial.name.partition("-lr=")[2] for trial in own] == [f"{rate}-s0" for rate in rates]
 
 
 def test_trials_of_a_run_that_starts_from_an_untrained_one_are_refused(tmp_path, data_settings, capsys):

@@ -84,6 +84,7 @@ def test_one_run_is_singular():
     assert "1 run; " in text
     assert "1 seed" in text
     assert "within" not in text, "of one model nothing is matched"
+    assert "off budget" not in text, "there is none"
 
 
 def test_training_writes_all_columns_and_notes(tmp_path, monkeypatch, data_settings):

@@ -16,7 +16,6 @@ from lcprobe.tasks.parts.episode_text import episode_text, without_bos
 from lcprobe.tasks.parts.same_text import NotSameText, in_tokens_of
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.text.tokenizer import Tokenizer
-from tests.tasks.checks import materials_for
 from validation.tokenizers import llama_like, numbers_in_threes, unigram
 from validation.variants import variants
 
@@ -67,8 +66,8 @@ def char_of(tokenizer: Tokenizer, ids: np.ndarray, token: int) -> int:
         *product(("niah", "vt", "qa", "cwe", "copying"), ("llama", "unigram", "threes")),
     ],
 )
-def test_characters_answers_and_distances_are_those_of_the_text(name, which, materials):
-    reference, other = materials_for(materials, "shipped"), OTHERS[which]()
+def test_characters_answers_and_distances_are_those_of_the_text(name, which, all_haystacks):
+    reference, other = all_haystacks["shipped"], OTHERS[which]()
     tok = reference.tokenizer
     for a, b in pairs(name, reference, other):
         assert tok.text_of(without_bos(a.ids, tok)) == other.text_of(without_bos(b.ids, other))

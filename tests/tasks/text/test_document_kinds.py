@@ -59,6 +59,16 @@ def test_noise_is_the_same_for_both(materials):
     assert materials.stream("noise", "train").text == materials.stream("noise", "probe").text
 
 
+def test_what_no_corpus_changes_is_made_once_a_process_and_tokenizer(materials, all_materials):
+    bare = Materials(materials.tokenizer)
+    assert bare.stream("words") is materials.stream("words")
+    assert bare.stream("words", "train") is not materials.stream("words")
+    others = {id(own.stream("words")) for own in all_materials.values()}
+    assert len(others) == len(all_materials)
+    with pytest.raises(EpisodeError, match="no corpus is loaded"):
+        bare.stream("corpus")
+
+
 def test_generated_text_is_of_its_kind_and_contains_no_key():
     nouns = read_words("nouns")
     texts = {name: document_text(name) for name in GENERATED}

@@ -58,7 +58,7 @@ def test_the_small_vocabulary_has_the_fillers_and_short_keys():
 @pytest.mark.slow
 def test_the_small_vocabulary_is_what_its_function_makes():
     config = DataConfig()
-    made = train_small_tokenizer(texts(config.corpus, config.text_field))
+    made = train_small_tokenizer(texts(config))
     assert made == load_tokenizer("shipped-1024").json_text
 
 

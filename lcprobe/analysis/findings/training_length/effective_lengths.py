@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import base_of, floor_or_ceiling, lengths_inside, level_above
+from lcprobe.analysis.findings.extrapolation import base_of, lengths_inside, level_above
 from lcprobe.analysis.findings.gates import Gate
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.stats.bootstrap import percentile_bounds, resampled_sums
@@ -89,7 +89,7 @@ def effective_length(data: Measured, run: RunFacts, gate: Gate) -> tuple[Effecti
     # look-up that is lost at the training length alone is what a fixed reach does: the base decides below
     if gate.closed is not None and (gate.acquired == "not acquired" or gate.lookup != "not acquired"):
         return replace(blank, refused=gate.closed), None
-    at_floor = "floor" in (floor_or_ceiling(base.part) or "")
+    at_floor = "floor" in (base.part.limit or "")
     if at_floor or base.part.estimate.low <= base.floor + MIN_BASE * (1 - base.floor):
         return replace(blank, refused="task not acquired (base at the floor)"), None
     replicates = resampled_accuracy(slices)

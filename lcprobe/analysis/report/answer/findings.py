@@ -1,8 +1,10 @@
 """Findings of a report, ranked: what a reader must know first.
 
-Only what is resolved in the report is a finding (`findings.families`); a report without any says so. Kinds come in
-the order of KINDS, each about the two tasks with most to say, then about the other tasks. Models that were trained
-with several seeds are one model: a statement about single runs says in how many of its seeds it holds.
+Only what is resolved in the report is a finding (`findings.families`); a report without any says so. Where no finding
+compares models, what was seen of them is told apart from findings (`not_resolved`). Differences between models come
+before all else, whatever the task; then kinds in the order of KINDS, each about the two tasks with most to say, then
+about the other tasks. Models that were trained with several seeds are one model: a statement about single runs says
+in how many of its seeds it holds.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from lcprobe.analysis.report.answer.headline import (
 )
 from lcprobe.analysis.report.answer.model_pairs import Differences, model_differences, of_all_formats
 from lcprobe.analysis.report.answer.places import depth_text, position_tests
+from lcprobe.analysis.report.answer.seen import seen_between_models
 from lcprobe.analysis.report.charts.seed_groups import SeedGroup
 from lcprobe.analysis.report.training_length import TRAINING_LENGTH, verdict_text
 from lcprobe.analysis.report.wording import (
@@ -53,13 +56,20 @@ MAX_MODELS = 6
 def findings(results: Results) -> list[Sentence]:
     """All findings, what matters most first; one sentence that nothing is resolved where there are none."""
     tasks = ranked_tasks(results)
-    ranked: list[tuple[tuple[int, int, int], Sentence]] = []
+    ranked: list[tuple[tuple[bool, int, int, int], Sentence]] = []
     for i, kind in enumerate(KINDS):
         for sentence in kind(results):
             task = tasks.index(sentence.task) if sentence.task in tasks else 0
-            ranked.append(((task // TASKS_AT_ONCE, i, task), sentence))
-    found = [printable(s) for _, s in sorted(ranked, key=lambda item: item[0])]
-    return found or [Sentence(MODELS, "Nothing is resolved: no tested statement is a finding of this report.")]
+            ranked.append(((kind is not _models, task // TASKS_AT_ONCE, i, task), sentence))
+    found = [s for _, s in sorted(ranked, key=lambda item: item[0])]
+    nothing = [Sentence(MODELS, "Nothing is resolved: no tested statement is a finding of this report.")]
+    return [printable(s) for s in found or nothing]
+
+
+def not_resolved(results: Results) -> list[Sentence]:
+    """What was seen between models, and is no finding; nothing where a finding compares models."""
+    compared = any(True for kind in BETWEEN_MODELS for _ in kind(results))
+    return [] if compared else [printable(s) for s in seen_between_models(results)]
 
 
 def _models(results: Results) -> Iterator[Sentence]:
@@ -109,6 +119,8 @@ def _zone_text(zone: str, own: Differences) -> str:
 def _effective(results: Results) -> Iterator[Sentence]:
     for task in ranked_tasks(results):
         format = first_format(results, task)
+        if len(results.data.lengths(task, format)) < 2:  # nothing that any length could be told from
+            continue
         known, missing = [], []
         for group in groups_of(results):
             own = effective_length(results, runs_of(group, task, format))
@@ -227,11 +239,11 @@ def _plain_text(results: Results) -> Iterator[Sentence]:
 
 KINDS: Sequence[Callable[[Results], Iterator[Sentence]]] = (
     _models,
+    _models_within,
     _training_lengths,
     _effective,
     _positions,
     _distances,
-    _models_within,
     _models_over_formats,
     _breaks,
     _extensions,
@@ -239,3 +251,4 @@ KINDS: Sequence[Callable[[Results], Iterator[Sentence]]] = (
     _plain_text,
 )
 """Kinds of findings, the most important first."""
+BETWEEN_MODELS = (_models, _models_within, _models_over_formats)

@@ -41,7 +41,7 @@ class Score:
 class HeadlineRow:
     """One model. effective, reach: in tokens, such as `≥ 512`, `128 to 256 (2 of 3 seeds)`, or why there is none;
     multiple: effective length over training length, `≥ 4×`, empty where seeds differ or there is none; stopped: what
-    ended it, `256 not shown: 0.95`; longest: the largest effective length of a seed, 0 where there is none; repeats:
+    ended it, `256 undecided: 0.95`; longest: the largest effective length of a seed, 0 where there is none; repeats:
     runs that are left out, as their seed is there already."""
 
     model: str
@@ -165,7 +165,7 @@ class EffectiveText(NamedTuple):
 
     @property
     def note(self) -> str:
-        """`≥ 2× the training length; 512 not shown: 0.72`, empty where there is neither."""
+        """`≥ 2× the training length; 512 undecided: 0.72`, empty where there is neither."""
         times = f"{self.multiple} the training length" if self.multiple else ""
         return "; ".join(filter(None, (times, self.stopped)))
 
@@ -188,7 +188,7 @@ def effective_length(results: Results, keys: Sequence[PanelKey]) -> EffectiveTex
 
 
 def _stopped(known: Sequence[Extrapolation]) -> str:
-    """`256 not shown: 0.95`, or `512 shown to fall: 0.30`: the first length that does not count, with its accuracy,
+    """`256 undecided: 0.95`, or `512 shown to fall: 0.30`: the first length that does not count, with its accuracy,
     of several seeds from the least to the largest; of one run also p, where it is below 1. Empty where the longest
     tested counts."""
     following = [
@@ -198,7 +198,7 @@ def _stopped(known: Sequence[Extrapolation]) -> str:
     values = sorted(part.value for own in following for _, part in own if isinstance(part, Proportion))
     if len(lengths) != 1:
         return ""
-    verdict = "not shown" if any(e.at_least for e in known) else "shown to fall"
+    verdict = "undecided" if any(e.at_least for e in known) else "shown to fall"
     score = f": {values_text(values)}" if values else ""
     (length,) = lengths
     p = [claim.p_report for e in known for step, claim in zip(e.steps, e.parts, strict=True) if step == length]

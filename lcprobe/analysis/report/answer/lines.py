@@ -2,8 +2,9 @@
 sure. Every line says only what is resolved in the report, or that it is not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lcprobe.analysis.findings.contrasts import Zone
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.answer.findings import MAX_MODELS
 from lcprobe.analysis.report.answer.headline import (
@@ -25,13 +26,18 @@ from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.multiplicity import ALPHA
 from lcprobe.words import counted
 
+PAST: Zone = "past the training length"
+MAX_SEEN = 4
+"""Models whose scores are named where no difference is resolved."""
+
 
 @dataclass(frozen=True)
 class AnswerLine:
-    """One of the four questions, and its answer."""
+    """One of the four questions, and its answer. parts: of an answer that differs by model, who and what."""
 
     question: str
     text: str
+    parts: tuple[tuple[str, str], ...] = ()
 
 
 def answer_lines(results: Results, tables: Sequence[HeadlineTable]) -> list[AnswerLine]:
@@ -41,15 +47,15 @@ def answer_lines(results: Results, tables: Sequence[HeadlineTable]) -> list[Answ
         return []
     task = tasks[0]
     lines = [
-        AnswerLine(f"Which model on {task}?", _which(results, task)),
-        AnswerLine(f"Up to which length on {task}?", _up_to(results, task)),
-        AnswerLine(f"Where is it lost on {task}?", _lost(results, task)),
+        AnswerLine(f"Which model on {task}?", _which(results, task, tables[0])),
+        _of_models(f"Up to which length on {task}?", _up_to(results, task)),
+        _of_models(f"Where is it lost on {task}?", _lost(results, task)),
         AnswerLine(f"How sure on {task}?", _sure(results, tables[0])),
     ]
-    return [AnswerLine(one_line(line.question), one_line(line.text)) for line in lines]
+    return [replace(line, question=one_line(line.question), text=one_line(line.text)) for line in lines]
 
 
-def _which(results: Results, task: str) -> str:
+def _which(results: Results, task: str, table: HeadlineTable) -> str:
     groups = groups_of(results)
     if len(groups) == 1:
         return f"One model, {groups[0].name}: nothing is compared."
@@ -61,9 +67,25 @@ def _which(results: Results, task: str) -> str:
         if own.found:
             texts.append(f"{zone}: {_above(own.found)}")
         else:
-            texts.append(f"{zone}: {own.nothing}")
+            texts.append(f"{zone}: {own.nothing}{_seen(table) if own.tested and zone == PAST else ''}")
     text = "; ".join(texts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _seen(table: HeadlineTable) -> str:
+    """` (seen at 1,024 tokens: mamba2 0.63, by seed 0.18 to 0.98; hybrid 0.27)`: scores at the longest length, the
+    best first; empty where that is not past the training lengths."""
+    last = table.lengths[-1]
+    known = [(row.model, s) for row in table.rows for s in row.scores if s.length == last and s.past]
+    seen = [(name, s.estimate, s.by_seed) for name, s in known if isinstance(s.estimate, Proportion)]
+    if len(seen) < 2:
+        return ""
+    texts = [
+        f"{name} {score.value:.2f}" + (f", by seed {min(seeds):.2f} to {max(seeds):.2f}" if len(seeds) > 1 else "")
+        for name, score, seeds in sorted(seen, key=lambda item: -item[1].value)
+    ]
+    more = [f"{counted(len(texts) - MAX_SEEN, 'more model')} in the table"] if len(texts) > MAX_SEEN else []
+    return f" (seen at {last:,} tokens: {'; '.join([*texts[:MAX_SEEN], *more])})"
 
 
 def _above(pairs: Sequence[Difference]) -> str:
@@ -77,17 +99,27 @@ def _above(pairs: Sequence[Difference]) -> str:
     return listed(f"{higher} is above {' and '.join(names)}" for higher, names in ordered)
 
 
-def _up_to(results: Results, task: str) -> str:
+def _up_to(results: Results, task: str) -> list[tuple[str, str]]:
     known: list[tuple[int, str, str]] = []
     for group in groups_of(results):
         own = effective_length(results, runs_of(group, task, first_format(results, task)))
         note = f" tokens ({own.note})" if own.note else " tokens" if own.longest else ""
+        lower = _lower_from(results, group, task)
+        note += f", lower from {lower:,} tokens on" if own.longest and lower is not None else ""
         known.append((own.longest, group.name, f"{own.tokens}{note}"))
-    return _together([(name, text) for _, name, text in sorted(known, key=lambda item: -item[0])])
+    return [(name, text) for _, name, text in sorted(known, key=lambda item: -item[0])]
 
 
-def _lost(results: Results, task: str) -> str:
-    return _together([(group.name, _lost_by(results, group, task)) for group in groups_of(results)])
+def _lower_from(results: Results, group: SeedGroup, task: str) -> int | None:
+    """The length from which on every seed is found to be lower than at the training length."""
+    format, names = str(first_format(results, task)), {run.name for run in group.runs}
+    own = [c for c in results.of("length") if c.task == task and c.format == format and c.subject in names]
+    not_lower = [c.length for c in own if c.direction != "lower"]
+    return min((c.length for c in own if c.length > max(not_lower, default=0)), default=None)
+
+
+def _lost(results: Results, task: str) -> list[tuple[str, str]]:
+    return [(group.name, _lost_by(results, group, task)) for group in groups_of(results)]
 
 
 def _lost_by(results: Results, group: SeedGroup, task: str) -> str:
@@ -125,28 +157,38 @@ def _sure(results: Results, table: HeadlineTable) -> str:
         text += ": what is said of models is about these runs, not about architectures"
     elif len(table.rows) > 1:
         text += ": tests of models are over seeds, too"
-    widths = [
-        (s.estimate.high - s.estimate.low) / 2
-        for row in table.rows
-        for s in row.scores
-        if isinstance(s.estimate, Proportion)
-    ]
-    scores = f" Scores on {table.task} are within ±{max(widths):.2f} (95 %)." if widths else ""
     tested = [claim for claim in results.claims if claim.p is not None]
     tests = found_text(sum(claim.resolved for claim in tested), len(tested))
     rate = f"; at most {ALPHA:.0%} of reports hold any false one" if tested else ""
-    return f"{text}.{scores} In the whole report {tests}{rate}."
+    return f"{text}.{_spread(table)} In the whole report {tests}{rate}."
 
 
-def _together(answers: Sequence[tuple[str, str]]) -> str:
-    """`mamba2: 256 tokens; hybrid, transformerpp: 128 tokens`; models with the same answer share it."""
+def _spread(table: HeadlineTable) -> str:
+    """How far scores may be off: over samples by the longest arm of an interval, over seeds by the largest spread."""
+    known = [(row.model, s, s.estimate) for row in table.rows for s in row.scores]
+    arms = [max(e.value - e.low, e.high - e.value) for _, _, e in known if isinstance(e, Proportion)]
+    if not arms:
+        return ""
+    text = f" Scores on {table.task} of these seeds are within ±{max(arms):.2f} (95 %, over samples)"
+    spreads = [(max(s.by_seed) - min(s.by_seed), name, s) for name, s, _ in known if len(s.by_seed) > 1]
+    if not spreads:
+        return f"{text}."
+    _, name, score = max(spreads, key=lambda item: item[0])
+    seeds = f"{min(score.by_seed):.2f} to {max(score.by_seed):.2f}"
+    return f"{text}; by seed they spread most for {name} at {score.length:,} tokens: {seeds}."
+
+
+def _of_models(question: str, answers: Sequence[tuple[str, str]]) -> AnswerLine:
+    """`mamba2: 256 tokens; hybrid, transformerpp: 128 tokens.`; models with the same answer share it."""
     names: dict[str, list[str]] = {}
     for name, text in answers:
         names.setdefault(text, []).append(name)
     parts = []
     for text, own in names.items():
         rest = len(own) - MAX_MODELS
-        parts.append(f"{listed(own[:MAX_MODELS])}{f' and {rest} more' if rest > 0 else ''}: {text}")
+        parts.append((f"{listed(own[:MAX_MODELS])}{f' and {rest} more' if rest > 0 else ''}", text))
     rest = sum(len(own) for own in list(names.values())[MAX_MODELS:])
     more = [f"{counted(rest, 'more model')} in the table"] if rest else []
-    return f"{'; '.join([*parts[:MAX_MODELS], *more])}."
+    texts = [f"{who}: {text}" for who, text in parts[:MAX_MODELS]]
+    shown = [(one_line(who), one_line(text)) for who, text in parts[:MAX_MODELS]] + [(text, "") for text in more]
+    return AnswerLine(question, f"{'; '.join([*texts, *more])}.", tuple(shown))

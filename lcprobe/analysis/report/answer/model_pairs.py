@@ -37,17 +37,24 @@ class Difference(NamedTuple):
 
 class Differences(NamedTuple):
     """Pairs of models in one zone. over: its lengths and formats, empty where those of pairs differ. found: what is
-    resolved, the largest first. tested: how many pairs were. refused: why others were not."""
+    resolved, the largest first. tested: how many pairs were. refused: why others were not. models: how
+    many they are."""
 
     over: str
     found: list[Difference]
     tested: int
     refused: tuple[str, ...]
+    models: int
 
     @property
     def nothing(self) -> str:
         """What there is to say where nothing is resolved."""
-        return "no difference resolved" if self.tested else listed(self.refused) or "not tested"
+        if self.tested:
+            return "no difference resolved"
+        reasons = listed(self.refused)
+        if len(self.refused) == 1 and self.models > 2:  # every pair is at the same limit
+            reasons = reasons.replace("(both at ", f"(all {self.models} at ")
+        return reasons or "not tested"
 
     @property
     def unresolved(self) -> int:
@@ -75,13 +82,13 @@ def _by_zone(results: Results, task: str, format: str) -> dict[str, Differences]
     several = {c.name for c in results.of("models") if c.format != str(first_format(results, task))}
     zones: dict[str, list[tuple[str, list[Contrast]]]] = {}
     for c in results.of("models"):
-        if c.task != task or c.subject not in names:
+        if c.task != task or c.subject not in names or c.zone is None:
             continue
-        zone, _, lengths = c.what.removeprefix(c.subject).lstrip(", ").partition(" (")
+        zone, lengths = c.zone, f"{span(c.lengths)} tokens"
         if not format and c.name in several:
-            zones.setdefault(zone, []).append((f"{lengths.rstrip(')')}, {c.format} together", [c]))
+            zones.setdefault(zone, []).append((f"{lengths}, {c.format} together", [c]))
         elif format and c.name not in several:
-            zones.setdefault(zone, []).append((f"{lengths.rstrip(')')}, {c.format}", [c]))
+            zones.setdefault(zone, []).append((f"{lengths}, {c.format}", [c]))
         elif format and (own := behind.get(c.name, [])):
             zones.setdefault(zone, []).append((f"{span(m.length for m in own)} tokens, {format}", own))
     return {zone: _differences(pairs, names) for zone, pairs in zones.items()}
@@ -100,4 +107,5 @@ def _differences(pairs: Sequence[tuple[str, list[Contrast]]], names: dict[str, t
             found.append(Difference(higher, lower, c, 0 if c.kind == "models" else c.length))
     found.sort(key=lambda d: -abs(d.contrast.difference or 0.0))
     refused = tuple(dict.fromkeys(c.refused for _, own in pairs for c in own if c.refused is not None))
-    return Differences(spans.pop() if len(spans) == 1 else "", found, tested, refused)
+    models = {name for _, own in pairs for c in own for name in names[c.subject]}
+    return Differences(spans.pop() if len(spans) == 1 else "", found, tested, refused, len(models))

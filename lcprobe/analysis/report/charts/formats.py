@@ -1,5 +1,6 @@
 """Exact match by format and length: heatmaps, the models side by side."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def format_matrix(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
-    """One figure per task, a heatmap of format x length per model; of many models several figures. None for tasks
-    with a single format.
+    """One figure per task, a heatmap of format x length per model, at the lengths that two formats have or more; of
+    many models several figures. None for tasks with a single format.
 
     With several training lengths: one figure per task and architecture, a heatmap per training length.
     """
@@ -43,7 +44,8 @@ def format_matrix(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]
 def _figure(
     results: Results, title: str, groups: Sequence[SeedGroup], task: str, formats: Sequence[Formats], *name: object
 ) -> "tuple[Picture, alt.ConcatChart]":
-    lengths = sorted({length for format in formats for length in results.data.lengths(task, format)})
+    planned = Counter(length for format in formats for length in results.data.lengths(task, format))
+    lengths = sorted(length for length, n in planned.items() if n > 1) or sorted(planned)
     panels: dict[str, tuple[list[Row], int]] = {}
     counts: list[int] = []
     for group in groups:

@@ -298,9 +298,9 @@ def figure(
 
     heading = alt.TitleParams(figure_text(title, 70), fontSize=13, offset=8 if len(panels) > 1 else 6)
     chart = alt.concat(*panels, columns=columns, title=heading, spacing=14)
-    if models:
-        chart = chart.add_params(alt.param(name=SHOWN, value=[*models]))
-    return chart.configure(
+    if models:  # add_params and configure would copy all panels
+        chart.params = [alt.VariableParameter(name=SHOWN, value=[*models])]
+    chart.config = alt.Config(
         background="transparent",
         font="Liberation Sans, Arial, Helvetica, sans-serif",
         axis=alt.AxisConfig(
@@ -319,6 +319,7 @@ def figure(
         title=alt.TitleConfig(color=INK, subtitleColor=INK, anchor="start", fontSize=11.5, subtitleFontSize=11),
         view=alt.ViewConfig(stroke=None),
     )
+    return chart
 
 
 def _legend(title: str | None, names: Sequence[str], as_lines: bool) -> "alt.Legend | None":

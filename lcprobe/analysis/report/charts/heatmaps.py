@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 CELL, CELL_HEIGHT = 52, 26
 COLUMNS = 3
 """Panels side by side."""
+LIGHT_BELOW = 0.48
+"""Values below have light text: its contrast with the shade is then larger than that of dark text."""
 MAX_PANELS = 12
 """Panels of one figure."""
 T = TypeVar("T")
@@ -38,7 +40,10 @@ def heatmaps(
     """
     n = min(COLUMNS, len(panels))
     drawn = [_panel(name, cells, edge, rows, columns, x, y, tooltip) for name, (cells, edge) in panels.items()]
-    return figure(drawn, title, n)
+    chart = figure(drawn, title, n)
+    if not y:  # a browser's font may be wider than the one in which the SVG was measured: a title would leave room
+        chart.padding = {"left": 5 + max(map(len, rows), default=0), "top": 5, "right": 5, "bottom": 5}
+    return chart
 
 
 def _panel(
@@ -72,12 +77,16 @@ def _panel(
     layers = [
         base.transform_filter(missing).mark_rect(color=MISSING, opacity=0.35).encode(tooltip=[*tooltip]),
         base.transform_filter(known).mark_rect(stroke="white", strokeWidth=1).encode(color=shade, tooltip=[*tooltip]),
-        base.mark_text(fontSize=11).encode(
-            text="shown:N",
-            color=alt.condition(missing, alt.value(INK), alt.value("white")),
-            tooltip=[*tooltip],
+        *(
+            base.transform_filter(which)
+            .mark_text(fontSize=11, color=colour)
+            .encode(text="shown:N", tooltip=[*tooltip])
+            for which, colour in (
+                (missing, INK),
+                (f"{known} && datum.value < {LIGHT_BELOW}", "#ffffff"),
+                (f"{known} && datum.value >= {LIGHT_BELOW}", "#000000"),
+            )
         ),
-        base.transform_filter("datum.value > 0.55").mark_text(fontSize=11, color="#111111").encode(text="shown:N"),
     ]
     if 0 < edge < len(columns):
         last = data([{"column": columns[edge - 1]}])

@@ -29,6 +29,8 @@ class Picture:
     format: str
     title: str
     caption: str
+    folded: str = ""
+    """Why the page folds it, in a few words; empty: it is open."""
 
 
 def drawn_formats(results: Results) -> Iterator[tuple[str, Formats]]:

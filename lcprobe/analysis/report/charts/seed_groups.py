@@ -69,9 +69,8 @@ def architectures(results: Results) -> dict[str, list[SeedGroup]]:
     """Groups by architecture, in the order of the study; the groups of one by their training length."""
     found: dict[str, dict[str, list[RunFacts]]] = {}
     for run in results.study.runs:
-        extension = "" if run.extension == AS_TRAINED else f" {run.extension}"
-        groups = found.setdefault(f"{run.architecture or run.group}{extension}", {})
-        groups.setdefault(f"{run.group}{extension}", []).append(run)
+        groups = found.setdefault(f"{run.architecture or run.group}{_extension(run)}", {})
+        groups.setdefault(_name(run), []).append(run)
     return {
         architecture: sorted(
             (_group(name, runs) for name, runs in groups.items()),
@@ -79,6 +78,14 @@ def architectures(results: Results) -> dict[str, list[SeedGroup]]:
         )
         for architecture, groups in found.items()
     }
+
+
+def _name(run: RunFacts) -> str:
+    return f"{run.group}{_extension(run)}"
+
+
+def _extension(run: RunFacts) -> str:
+    return "" if run.extension == AS_TRAINED else f" {run.extension}"
 
 
 def _group(name: str, runs: Sequence[RunFacts]) -> SeedGroup:
@@ -103,6 +110,18 @@ def length_styles(results: Results) -> dict[int, Style]:
 def seed_groups(results: Results) -> list[SeedGroup]:
     """Every group of the study: one model, whatever its seeds."""
     return [group for groups in architectures(results).values() for group in groups]
+
+
+def names_of_models(results: Results) -> dict[str, list[str]]:
+    """What a run, a group of seeds and an architecture stand for: names of groups, as in figures."""
+    found: dict[str, list[str]] = {}
+    for architecture, groups in architectures(results).items():
+        for group in groups:
+            of = {run.group for run in group.runs}
+            repeated = [run.name for run in results.study.runs if _name(run) == group.name]
+            for name in dict.fromkeys((architecture, group.name, *of, *repeated)):
+                found.setdefault(name, []).append(group.name)
+    return found
 
 
 def group_styles(results: Results) -> dict[str, Style]:

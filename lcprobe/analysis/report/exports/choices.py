@@ -83,9 +83,13 @@ class Choices:
         return Selection(self.models, self.task, self.format, self.lengths)
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for a file that cannot be, and for a title of several lines."""
+        """Raises ConfigError for a file that cannot be, or is in no folder that there is, and for a title of several
+        lines."""
         if self.out is not None:
             check_path("out", self.out, written=True)
+            require(
+                "out", self.out, Path(self.out).parent.is_dir(), "a file in a folder that exists, or such a folder"
+            )
         if self.title is not None:
             require("title", self.title, self.title.isprintable() and len(self.title) <= 200, "one line")
 

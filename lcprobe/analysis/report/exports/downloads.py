@@ -22,19 +22,28 @@ class Download:
 
 
 def downloads(written: Sequence[Path], budget: int = BUDGET) -> list[Download]:
-    """Files as addresses, the smallest first: as they are, or compressed where they are too large for what is left of
-    the budget; too large even then, they are named alone. The result is in the order of `written`."""
-    made: dict[Path, Download] = {}
-    for path in sorted(written, key=lambda p: (p.stat().st_size, p.name)):
+    """Files as addresses, in the order of `written`: the first have room first, compressed if that is smaller. What
+    is left of the budget makes files that need no unpacking, the smallest first. Too large even compressed, a file is
+    named alone."""
+    made: list[Download] = []
+    for path in written:
         content = path.read_bytes()
-        made[path] = Download(path.name, len(content))
-        for saved_as, kind, data in (
-            (path.name, "text/csv", content),
-            (f"{path.name}.gz", "application/gzip", gzip.compress(content, mtime=0)),
-        ):
-            link = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-            if len(link) <= budget:
-                made[path] = Download(path.name, len(content), saved_as, link)
-                budget -= len(link)
-                break
-    return [made[path] for path in written]
+        forms = [
+            _link(path.name, len(content), "text/csv", content),
+            _link(f"{path.name}.gz", len(content), "application/gzip", gzip.compress(content, mtime=0), path.name),
+        ]
+        small = min(forms, key=lambda form: len(form.link))
+        fits = len(small.link) <= budget
+        budget -= len(small.link) if fits else 0
+        made.append(small if fits else Download(path.name, len(content)))
+    for i in sorted(range(len(made)), key=lambda i: (made[i].bytes, made[i].file)):
+        if made[i].link and made[i].saved_as != made[i].file:
+            whole = _link(made[i].file, made[i].bytes, "text/csv", written[i].read_bytes())
+            if (more := len(whole.link) - len(made[i].link)) <= budget:
+                made[i], budget = whole, budget - more
+    return made
+
+
+def _link(saved_as: str, n_bytes: int, kind: str, data: bytes, file: str = "") -> Download:
+    link = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return Download(file or saved_as, n_bytes, saved_as, link)

@@ -11,8 +11,8 @@ from lcprobe.analysis.report.blocks import Table
 
 MAX_ROWS = 40
 """Rows of a table on one page; longer ones may break between pages."""
-LONG_WIDTH = "0.45\\linewidth"
-"""Of a column of long texts."""
+LONG_WIDTH = 0.45
+"""Of all columns of long texts together, of the line."""
 COMMANDS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -44,7 +44,8 @@ def latex_table(table: Table, label: str) -> str:
     out. label: what follows `tab:`."""
     used = [i for i, _ in enumerate(table.columns) if any(row[i] for row in table.rows)] or [0]
     kinds = table.kinds
-    letters = {"number": "r", "word": "l", "long": f"p{{{LONG_WIDTH}}}"}
+    n_long = sum(kinds[i] == "long" for i in used)
+    letters = {"number": "r", "word": "l", "long": f"p{{{LONG_WIDTH / max(n_long, 1):.3g}\\linewidth}}"}
     columns = "".join(letters[kinds[i]] for i in used)
     head = _row([table.columns[i] for i in used])
     body = [_row([row[i] for i in used]) for row in table.rows]

@@ -8,7 +8,7 @@ from lcprobe.analysis.report.answer.headline import headline_tables
 from lcprobe.analysis.report.blocks import Table
 from lcprobe.analysis.report.exports.choices import TableChoices
 from lcprobe.analysis.report.exports.selection import selected
-from lcprobe.analysis.report.exports.tables import PAGE, TRAINED, number_table, page_tables, raw_table
+from lcprobe.analysis.report.exports.tables import BOUNDS, PAGE, TRAINED, number_table, page_tables, raw_table
 from lcprobe.analysis.report.page.chapters import sections
 from lcprobe.analysis.report.tables import all_tables
 from lcprobe.errors import unknown_name
@@ -21,7 +21,8 @@ def table_list(results: Results, choices: TableChoices) -> dict[str, int]:
 
 def remade_table(results: Results, name: str, choices: TableChoices, typeset: bool) -> Table:
     """A table of a selection of the results, with the columns and the caption that are chosen. typeset: numbers short
-    and bounds in one column; otherwise as in the CSV files. Raises ConfigError for an unknown table or column."""
+    and bounds in one column; otherwise as in the CSV files. A column has the names of both: `interval` is `low` and
+    `high` in a CSV file, and these are `interval` elsewhere. Raises ConfigError for an unknown table or column."""
     tables = _tables(results, choices, typeset)
     key = name if name in tables else f"{PAGE}/{name}"
     if key not in tables:
@@ -30,24 +31,34 @@ def remade_table(results: Results, name: str, choices: TableChoices, typeset: bo
     if not typeset and table.in_csv is not None:
         table = table.in_csv
     if choices.columns:
-        at = [_column(column, table.columns) for column in choices.columns]
+        at = list(dict.fromkeys(i for name in choices.columns for i in _places(name, table.columns)))
         rows = [[row[i] for i in at] for row in table.rows]
         table = replace(table, columns=[table.columns[i] for i in at], rows=rows, in_csv=None)
     return table if choices.title is None else replace(table, title=choices.title, caption="")
 
 
-def _column(name: str, columns: Sequence[str]) -> int:
+def _places(name: str, columns: Sequence[str]) -> list[int]:
+    """The places of what a column is called here: one, or those of two bounds."""
+    if (at := _place(name, columns)) is not None:
+        return [at]
+    for low, high, both in BOUNDS:
+        lows, whole = [_place(low, columns), _place(high, columns)], _place(both, columns)
+        if _bare(name) == _bare(both) and None not in lows:
+            return [i for i in lows if i is not None]
+        if _bare(name) in (_bare(low), _bare(high)) and whole is not None:
+            return [whole]
+    raise unknown_name("columns", name, columns)
+
+
+def _place(name: str, columns: Sequence[str]) -> int | None:
     """The place of a column, however its spaces, commas and marks are written."""
-
-    def bare(text: str) -> str:
-        return text.replace(TRAINED, "").replace("_", " ").replace(",", "").strip()
-
     if name in columns:
         return list(columns).index(name)
-    for i, column in enumerate(columns):
-        if bare(column) == bare(name):
-            return i
-    raise unknown_name("columns", name, columns)
+    return next((i for i, column in enumerate(columns) if _bare(column) == _bare(name)), None)
+
+
+def _bare(text: str) -> str:
+    return text.replace(TRAINED, "").replace("_", " ").replace(",", "").strip()
 
 
 def _tables(results: Results, choices: TableChoices, typeset: bool) -> dict[str, Table]:

@@ -79,7 +79,9 @@ def selected(results: Results, selection: Selection) -> Results:
         contrasts=[
             c
             for c in results.contrasts
-            if pair(c.task, c.format) and lengths(c.length) and not gone & {*c.subject.split(BETWEEN)}
+            if pair(c.task, c.format)
+            and all(map(lengths, c.lengths or [c.length]))
+            and not gone & {*c.subject.split(BETWEEN)}
         ],
         extrapolations=[
             replace(e, by_length=tuple(row for row in e.by_length if lengths(row[0])))

@@ -126,16 +126,17 @@ def with_notion(table: Table, results: Results) -> Table:
 def _section(
     id: str, title: str, text: Sequence[str], figures: Sequence[InlinedFigure], tables: Sequence[Table]
 ) -> Section:
-    """Figures of one task and format together; beyond a task's first format they are folded."""
+    """Figures of one task and format together; flat ones, and those beyond a task's first format, are folded."""
     order = list(dict.fromkeys((f.picture.task, f.picture.format) for f in figures))
     first_format: dict[str, str] = {}
-    shown, folds = [], {}
+    shown, folds, flat = [], {}, []
     for f in sorted(figures, key=lambda f: order.index((f.picture.task, f.picture.format))):
         if first_format.setdefault(f.picture.task, f.picture.format) == f.picture.format:
-            shown.append(f)
+            (flat if f.picture.folded else shown).append(f)
         else:
             folds.setdefault(f.picture.task, []).append(f)
-    folded = [(f"{task}: other formats ({len(others)} figures)", others) for task, others in folds.items()]
+    folded = [(f"{f.picture.task}: {f.picture.folded}", [f]) for f in flat]
+    folded += [(f"{task}: other formats ({len(others)} figures)", others) for task, others in folds.items()]
     return Section(id, title, text, shown, folded, [t for t in tables if t.rows])
 
 

@@ -4,6 +4,7 @@ Whatever comes from data passes jinja2's autoescape; only figures, which are dra
 style sheet and scripts are marked safe.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,6 +19,7 @@ from lcprobe.analysis.report.answer.headline import MAIN_TASKS, HeadlineTable
 from lcprobe.analysis.report.answer.limits import Limit
 from lcprobe.analysis.report.answer.lines import AnswerLine
 from lcprobe.analysis.report.blocks import InlinedFigure, Section
+from lcprobe.analysis.report.charts.seed_groups import names_of_models
 from lcprobe.analysis.report.exports.downloads import BUDGET, Download
 from lcprobe.analysis.report.page.chapters import without
 from lcprobe.analysis.report.page.pictures import link_of, pictures, slug
@@ -27,24 +29,29 @@ from lcprobe.analysis.report.script import scripts
 from lcprobe.analysis.report.summary import TOPICS
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.analysis.stats.estimates import Proportion
+from lcprobe.errors import shorten
 from lcprobe.words import and_list, counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-NAMED_MODELS = 6
-"""Models that the head of the page names."""
+NAMED_MODELS, MAX_NAME = 6, 60
+"""Models that the head of the page names, and characters of each, at most."""
+MAX_TITLE = 80
+"""Characters of the page's title, at most."""
 PER_LINK = 200
 """Bytes of a download besides its data."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reader must know first, as `report.answer` gives it. sentences: everything that is said, limits, too."""
+    """What a reader must know first, as `report.answer` gives it. seen: what is no finding, as it is not resolved;
+    sentences: everything that is said, limits, too."""
 
     tables: Sequence[HeadlineTable]
     lines: Sequence[AnswerLine]
     findings: Sequence[Sentence]
+    seen: Sequence[Sentence]
     limits: Sequence[Limit]
     sentences: Sequence[Sentence]
 
@@ -60,15 +67,16 @@ def page_html(
     """The whole page; what does not fit into its size is named with its file. chapters: `chapters.sections` of the
     same figures. downloads: those of so many bytes, which have what room all else leaves."""
     environment = page_environment()
-    shown = pictures(results, figures, answer.findings)
+    shown = pictures(results, figures, [*answer.findings, *answer.seen])
     in_pictures = [f for one in shown for exhibit in one.exhibits for f in exhibit.figures]
     chapters = [without(chapter, in_pictures) for chapter in chapters]
     ids = ["statements", *(chapter.id for chapter in chapters)]
-    found = [(s, link_of(s, shown, ids)) for s in answer.findings]
+    found, seen = ([(s, link_of(s, shown, ids)) for s in own] for own in (answer.findings, answer.seen))
     topics = [(topic, [s for s in answer.sentences if s.topic == topic]) for topic in TOPICS]
     parts = {
         "study": results.study,
         "models": _models_text(results),
+        "model_names": json.dumps(names_of_models(results)),
         "n_rows": len(results.data.records),
         "n_failed": results.data.n_failed,
         "answer": answer,
@@ -78,6 +86,7 @@ def page_html(
         "share": SHARE_OF_BASE,
         "findings": found[:MAX_FINDINGS],
         "more_findings": found[MAX_FINDINGS:],
+        "seen": seen,
         "episodes": episodes,
         "topics": [(topic, own) for topic, own in topics if own],
         "style": files("lcprobe.analysis.report").joinpath("report.css").read_text(encoding="utf-8"),
@@ -112,6 +121,7 @@ def page_environment() -> "Environment":
     )
     environment.globals["shade"] = shade
     environment.filters["slug"] = slug
+    environment.filters["shortened"] = lambda text: shorten(text, MAX_TITLE)
     environment.tests["proportion"] = lambda value: isinstance(value, Proportion)
     return environment
 
@@ -119,9 +129,9 @@ def page_environment() -> "Environment":
 def _models_text(results: Results) -> str:
     """Names of the models; of many, their number and the first names."""
     runs = results.study.runs
-    names = list(dict.fromkeys(run.architecture or run.group for run in runs))
+    names = [shorten(name, MAX_NAME) for name in dict.fromkeys(run.architecture or run.group for run in runs)]
     if len(runs) <= NAMED_MODELS:
-        return and_list([run.name for run in runs])
+        return and_list([shorten(run.name, MAX_NAME) for run in runs])
     models = len({(run.group, run.extension) for run in runs})
     count = counted(models, "model")
     if models < len(runs):

@@ -58,9 +58,19 @@ class Exhibit:
     left_out: str = ""
 
     @property
+    def open(self) -> list[InlinedFigure]:
+        """Figures that are open at first."""
+        return [f for f in self.figures if not f.picture.folded]
+
+    @property
+    def folded(self) -> list[InlinedFigure]:
+        """The others."""
+        return [f for f in self.figures if f.picture.folded]
+
+    @property
     def wide(self) -> bool:
         """Whether its figures need the whole width, so that findings stand above them."""
-        return any(f.picture.chart in ("heatmap", "formats") for f in self.figures)
+        return any(f.picture.chart in ("heatmap", "formats") for f in self.open)
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,14 @@ class TaskPictures:
 
 
 def pictures(results: Results, figures: Sequence[InlinedFigure], found: Sequence[Sentence]) -> list[TaskPictures]:
-    """Exhibits of the main tasks. found: `answer.findings`."""
+    """Exhibits of the main tasks. found: `answer.findings`, and what was seen and is none."""
     shown = []
     for task in ranked_tasks(results)[:MAIN_TASKS]:
         format, place = str(first_format(results, task)), f"pictures-{slug(task)}"
         own = [f for f in figures if f.picture.task == task and f.picture.format in ("", format)]
+        plan = results.data.planned[task, first_format(results, task), "none"]
+        if all(len(depths) == 1 for depths in plan.values()):  # the curve by length has all of it
+            own = [f for f in own if f.picture.chart != "heatmap"]
         exhibits = []
         for name, (charts, topics) in EXHIBITS.items():
             drawn = [f for chart in charts for f in own if f.picture.chart == chart]

@@ -4,12 +4,12 @@ Cividis is perceived alike with and without a deficiency of colour vision, and i
 (Nuñez, Anderton & Renslow 2018, PLoS ONE 13(7) e0199239).
 """
 
+from lcprobe.analysis.report.charts.heatmaps import LIGHT_BELOW
+
 CIVIDIS = (
     "#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838",
 )  # fmt: skip
 DARK, LIGHT = "#000000", "#ffffff"
-LIGHT_BELOW = 0.48
-"""Values below have light text: its contrast with the shade is then larger than that of dark text."""
 
 
 def shade(value: float) -> tuple[str, str]:

@@ -18,11 +18,13 @@ from lcprobe.training.checkpoint import Progress
 
 @dataclass(frozen=True)
 class ShapeOnly(Source):
-    """A source that can be planned with, and not loaded. path: where the weights will be, for messages."""
+    """A source that can be planned with, and not loaded. path: where the weights will be, for messages; note: on what
+    the plan takes for granted."""
 
     path: Path
     model: ModelConfig
     published: CheckpointFacts | None = None
+    note: str = ""
 
     @property
     def progress(self) -> Progress:

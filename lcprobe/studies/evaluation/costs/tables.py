@@ -9,7 +9,15 @@ from lcprobe.config import Config
 from lcprobe.studies.console import print_rows, say
 from lcprobe.studies.evaluation.groups import group_names
 from lcprobe.studies.evaluation.variants import Variant
-from lcprobe.studies.planning.probe_costs import UTILISATION, Device, ProbedModel, Prompts, device_of, probe_cost_row
+from lcprobe.studies.planning.probe_costs import (
+    UTILISATION,
+    Device,
+    ProbedModel,
+    Prompts,
+    device_of,
+    probe_cost_row,
+    sharing_note,
+)
 from lcprobe.words import roughly, short
 
 Work = dict[str, tuple[Variant, list[Prompts]]]
@@ -36,6 +44,7 @@ def print_costs(work: Work, config: Config, full: bool = False) -> None:
     device = device_of(config.study.plan_for, half)
     models = _rows_of(work, half)
     rows = [probe_cost_row(model, prompts, probe, device) for model, prompts in models]
+    too_long = [note for model, prompts in models if (note := sharing_note(model, prompts, probe, device))]
     lengths = sorted({one.length for _, prompts in models for one in prompts})
     at = {
         (model.name, length): probe_cost_row(model, own, probe, device)
@@ -48,7 +57,7 @@ def print_costs(work: Work, config: Config, full: bool = False) -> None:
         print_rows(_short_rows(rows, device), f"hours and memory, {title}")
         if 1 < len(lengths) <= LENGTHS_FOLDED:
             print_rows(_by_length([model.name for model, _ in models], lengths, at, device), "time by length")
-        say(*_notes(work), "everything: --plan --full", indent=2)
+        say(*too_long, *_notes(work), "everything: --plan --full", indent=2)
         return
     total: dict[str, Value] = {"model": "all"}
     for name in ("PFLOPs", f"hours, {device.name}", *(["GPU hours"] if device.gpu else [])):
@@ -62,7 +71,10 @@ def print_costs(work: Work, config: Config, full: bool = False) -> None:
     note += (
         "GPUs: that hold one prompt, layers split, one at work" if device.gpu else "fits: into this machine's memory"
     )
-    say(note, ONE_LENGTH, *_notes(work), indent=2)
+    if probe.context_parallel > 1:
+        note = "read: shared prefixes once; hours, GPUs: of the "
+        note += f"{probe.context_parallel} processes that share contexts; GB: of each"
+    say(note, ONE_LENGTH, *too_long, *_notes(work), indent=2)
 
 
 def _short_rows(rows: Sequence[Mapping[str, Value]], device: Device) -> list[dict[str, Value]]:

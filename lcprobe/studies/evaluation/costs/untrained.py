@@ -20,20 +20,19 @@ from lcprobe.studies.evaluation.readers import plans_over_words, reader_key
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, variants_of
 from lcprobe.studies.planning.plan import make_plan
+from lcprobe.studies.planning.text_fits import COUNTED_WITH, counted_here
 from lcprobe.tasks.text.templates import PromptTemplate
 
 OWN_TEMPLATE = PromptTemplate("chat", "", "")
 """Stands for the chat template of a model that was trained to follow one: it is in its tokenizer's files."""
-COUNTED_WITH = "shipped"
-"""The tokenizer that stands for one that is on the hub: lengths are in tokens, whatever the tokenizer."""
 
 
 def planned_runs(mapping: Mapping[str, Any]) -> list[ProbeTarget]:
-    """The runs of a study's config, as they would be trained. Raises ConfigError as `make_plan`."""
+    """The runs of a study's config, as they would be trained. Asks no network. Raises ConfigError as `make_plan`."""
     targets = []
-    for run in make_plan(mapping).runs:
-        config = replace(run.config, model=run.matched.config)
-        targets.append(ProbeTarget(run.name, ShapeOnly(run.folder, config.model), config))
+    for run in make_plan(mapping, fetch=False).runs:
+        config, note = counted_here(replace(run.config, model=run.matched.config))
+        targets.append(ProbeTarget(run.name, ShapeOnly(run.folder, config.model, note=note), config))
     return targets
 
 
@@ -70,6 +69,8 @@ def plan_untrained(targets: list[ProbeTarget], config: Config) -> tuple[list[Var
             notes.append(f"{variant.name} reads at most {limit} tokens, where its positions end")
     plan = next(iter(readers.values()))[1]
     notes += plan.notes
+    sources = [target.source for target in targets if isinstance(target.source, ShapeOnly)]
+    notes += dict.fromkeys(source.note for source in sources if source.note)
     shapes = [t for t in targets if isinstance(t.source, ShapeOnly) and t.source.published is not None]
     for target in shapes:
         facts = target.source.published

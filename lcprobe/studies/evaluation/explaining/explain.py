@@ -1,5 +1,6 @@
 """`lcprobe explain`: why somebody's number for a model is not ours."""
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any
 from lcprobe.analysis.accounts import Claim, Decision, Scores, decide, decimals, whole_number_fits, without
 from lcprobe.analysis.stats.binomial import interval_of_share
 from lcprobe.config import Config
-from lcprobe.errors import ConfigError, EpisodeError, listed, shown, unknown_name
+from lcprobe.errors import ConfigError, EpisodeError, listed, require, shown, unknown_name
 from lcprobe.files import write_json
 from lcprobe.merging import Settings
 from lcprobe.probing.explain.conditions import Condition, Situation, conditions, pairs
@@ -23,6 +24,7 @@ from lcprobe.studies.console import print_rows, say
 from lcprobe.studies.evaluation.engines import continuations_of, device
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.explaining.words import output_sentences, verdict_sentence
+from lcprobe.studies.evaluation.jobs.reading_progress import ReadingProgress
 from lcprobe.studies.evaluation.prompts import templates_of
 from lcprobe.studies.evaluation.readers import probed_materials
 from lcprobe.studies.evaluation.targets import Named, ProbeTarget
@@ -71,11 +73,14 @@ def explain_number(given: Named, wanted: ExplainConfig, settings: Settings) -> N
     subject = subject_of(targets[0], config, wanted)
     variants, _ = variants_of(targets, config.pe, config.compat)
     probe = config.probe
+    require("probe.context_parallel", probe.context_parallel, probe.context_parallel == 1, "1 for lcprobe explain")
     loaded, checkpoint = load_variant(variants[-1], device(), probe=probe)
-    continuer = continuations_of(loaded, probe)
+    progress, number = ReadingProgress(), itertools.count(1)
+    continuer = continuations_of(loaded, probe, progress.watch)
     bos = subject.tokenizer.bos_id
 
     def continuations(prompts: Any, steps: Any) -> list[list[int]]:
+        progress.what = f"{checkpoint.name}, {subject.name}, measurement {next(number)}"
         return continuer.greedy(prompts, steps, lambda _, ids: ids[-1] == bos)
 
     own = templates_of(targets[0], ["auto"])[0]

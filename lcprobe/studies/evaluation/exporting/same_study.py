@@ -24,7 +24,7 @@ CELL = (
 
 def require_not_probed(store: Store, old: ReportInputs | None, model: str) -> None:
     """Raises ConfigError for the name of a model that was probed here, which outputs would replace in the report."""
-    known = {facts["checkpoint"] for facts in store.facts() if facts["name"] == model}
+    known = {unit.checkpoint for unit in store.summaries().values() if unit.model == model}
     known |= {run.checkpoint for run in old.study.runs if run.name == model} if old is not None else set()
     if known - {EXTERNAL}:
         raise ConfigError("--model", model, "another name: that of a model probed here is its own")

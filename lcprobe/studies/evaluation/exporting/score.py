@@ -148,7 +148,7 @@ def _together(old: ReportInputs | None, new: StudyFacts, units: list[str], store
     """With the models that the study's report is about already, this one's earlier outputs apart."""
     if old is None:
         return ReportInputs(new, units, [])
-    replaced = {unit_id(facts) for facts in store.facts() if facts["name"] == model}
+    replaced = {unit for unit, summary in store.summaries().items() if summary.model == model}
     kept = [unit for unit in old.record_units if unit not in replaced]
     runs = [*(run for run in old.study.runs if run.name != model), *new.runs]
     earlier = [note for note in old.study.notes if not note.startswith(f"{model}: ")]

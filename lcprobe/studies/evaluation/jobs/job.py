@@ -8,22 +8,24 @@ is loaded only where there is something to do for it, or where nobody has writte
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lcprobe.locks import Process
 from lcprobe.probing.config import ContextProbe, ProbeConfig
 from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.plain_text import context_facts, run_context
-from lcprobe.probing.progress import ProbeProgress, shared_tokens_text
+from lcprobe.probing.progress import TOKEN_COLUMNS, ProbeProgress, amount_of_units, shared_tokens_text
 from lcprobe.probing.runner import run_free
 from lcprobe.probing.sharing.waiting import Waiting
 from lcprobe.probing.sharing.work import ProbedCheckpoint, Work, work_of
 from lcprobe.probing.store import Store, unit_id
 from lcprobe.probing.units import Plan
 from lcprobe.studies.console import say
+from lcprobe.studies.evaluation.dividing.loading import load_shared, with_others
 from lcprobe.studies.evaluation.engines import device, pass_parity_gate, scorer_of
 from lcprobe.studies.evaluation.jobs.model_notes import notes_of, write_notes
 from lcprobe.studies.evaluation.readers import Reader
-from lcprobe.studies.evaluation.variants import Variant, checkpoint_of, load_variant
+from lcprobe.studies.evaluation.variants import Variant, checkpoint_of
 from lcprobe.words import and_list, counted
 
 
@@ -85,24 +87,59 @@ def job_of(
     return Job(variant, checkpoint, reader, work, store, text, texts, text_unit, notes)
 
 
-def do_jobs(jobs: Sequence[Job], probe: ProbeConfig, progress: Callable[[Job], ProbeProgress]) -> None:
-    """Do what is free of every job until all are done, by this process or others. progress: of a job."""
+class Failures(Protocol):
+    """What becomes of a job that fails."""
+
+    def given_up(self, job: Job) -> bool:
+        """Whether no process is to try it any more."""
+        ...
+
+    def failed(self, job: Job, error: Exception) -> None:
+        """Take note of an error; raises it where it is to end the process."""
+        ...
+
+
+class Raised:
+    """Failures that end the process."""
+
+    def given_up(self, job: Job) -> bool:
+        """No job is."""
+        return False
+
+    def failed(self, job: Job, error: Exception) -> None:
+        """Raises the error."""
+        raise error
+
+
+def do_jobs(
+    jobs: Sequence[Job],
+    probe: ProbeConfig,
+    progress: Callable[[Job], ProbeProgress],
+    failures: Failures | None = None,
+) -> None:
+    """Do what is free of every job until all are done or given up, by this process or others. progress: of a job;
+    failures: None: an error is raised."""
+    failures = Raised() if failures is None else failures
     waiting, complete = Waiting(), [job for job in jobs if job.is_done()]
     left = [job for job in jobs if not any(job is other for other in complete)]
     if complete:
         cells = sum(len(list(unit.rows())) for job in complete for unit in job.work.plan.units)
         names = and_list([job.variant.name for job in complete], 3)
         say(f"{names}: 0 new of {counted(cells, 'cell')}, read from records", to_stderr=True)
-    while left:
+    while left := [job for job in left if not failures.given_up(job)]:
         taken = {**left[0].store.claims(), **left[0].texts.claims()}  # the stores are the same for all jobs
         free = [job for job in left if job.has_free(taken)]
         if free:
             job = min(free, key=lambda job: len(job.claimed(taken)))
-            _do(job, probe, progress(job))
+            try:
+                with with_others(probe):
+                    _do(job, probe, progress(job))
+            except Exception as error:
+                failures.failed(job, error)
         done = [job for job in left if job.is_done()]
         for job in done:
             left.remove(job)
-            text = shared_tokens_text(job.variant.name, job.store.read(job.work.units))
+            text = shared_tokens_text(job.variant.name, job.store.read(job.work.units, TOKEN_COLUMNS))
             say(*filter(None, [text]), to_stderr=True)
         if not free and not done:
             waiting({what: who for job in left for what, who in job.claimed(taken).items()})
@@ -110,7 +147,7 @@ def do_jobs(jobs: Sequence[Job], probe: ProbeConfig, progress: Callable[[Job], P
 
 def _do(job: Job, probe: ProbeConfig, progress: ProbeProgress) -> None:
     """Load a job's model, do what is free, and write its notes unless another process does."""
-    loaded, checkpoint = load_variant(job.variant, device(), job.reader.data, probe)
+    loaded, checkpoint = load_shared(job.variant, device(), job.reader.data, probe)
     claim = None if job.notes.is_file() else job.store.claim(job.notes.stem)
     try:
         more = [pass_parity_gate(job.variant.name, loaded, job.work.plan, job.reader.tasks, probe)]
@@ -119,7 +156,7 @@ def _do(job: Job, probe: ProbeConfig, progress: ProbeProgress) -> None:
             job.work, scorer, checkpoint, job.store, batch_tokens=at_once, scoring=probe.scoring, progress=progress
         )
         if job.text is not None and loaded.engine is not None:
-            progress(job.work.plan.tokens, job.work.plan.tokens, "plain text")
+            progress(amount_of_units(job.work.plan.units), "plain text")
             length = job.variant.target.config.train.context_length
             model, materials = in_precision(loaded.engine, checkpoint.precision), job.reader.tasks.materials
             at = {"chunk": probe.chunk, "batch_tokens": at_once, "device": device()}

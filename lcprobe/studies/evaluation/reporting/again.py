@@ -21,7 +21,7 @@ from lcprobe.analysis.report.exports.latex import latex_table
 from lcprobe.analysis.report.exports.remade import figure_list, remade
 from lcprobe.analysis.report.exports.remade_tables import remade_table, table_list
 from lcprobe.analysis.report.figures import CHARTS
-from lcprobe.errors import ConfigError, listed
+from lcprobe.errors import ConfigError, DataError, SetAsideError, listed
 from lcprobe.files import write_atomic
 from lcprobe.studies.console import say
 from lcprobe.studies.evaluation.report_inputs import load_inputs
@@ -37,9 +37,13 @@ def results_of(folder: Path, choices: C) -> tuple[Results, C]:
     choices; and the choices with these names, where they have those of runs. Raises DataError where there is no
     report, ConfigError for names of nothing."""
     inputs = load_inputs(folder)
+    try:
+        records, context = inputs.records(folder), inputs.context(folder)
+    except SetAsideError as error:  # this command again does not do it
+        raise DataError(str(error)) from None
     every = {**inputs.names, **choices.names}
     check_names(inputs.study, every, choices.names)
-    shown = named(Inputs(inputs.study, inputs.records(folder), inputs.context(folder)), every)
+    shown = named(Inputs(inputs.study, records, context), every)
     names: dict[str, str] = {}
     for run, given in zip(inputs.study.runs, shown.study.runs, strict=True):
         for raw, name in ((run.name, given.name), (run.group, given.group), (run.architecture, given.architecture)):

@@ -18,8 +18,8 @@ from lcprobe.training.checkpoint import checkpoints
 from lcprobe.words import and_list, counted
 
 OTHER_SETTINGS = (
-    "batch_tokens", "chunk", "cache_gb", "split", "while_training", "policies", "harness", "frozen", "server",
-    "export",
+    "batch_tokens", "chunk", "cache_gb", "split", "context_parallel", "hang_minutes", "while_training", "policies",
+    "harness", "frozen", "server", "export",
 )  # fmt: skip
 """Settings of `probe` that change no number of the report: of the machine, and of other commands."""
 NAMED_TASKS = 3

@@ -36,12 +36,16 @@ def say_report(report: Report) -> None:
 
 
 def statements(report: Report) -> Iterator[str]:
-    """What was found, most important first, and the limits by kind, each a statement on its own."""
+    """What was found, most important first, what was seen and is not resolved, and the limits by kind, each a
+    statement on its own."""
     yield "findings:" if len(report.findings) > 1 else "finding:"
     yield from (f"- {finding}" for finding in report.findings[:MAX_FINDINGS])
     rest = len(report.findings) - MAX_FINDINGS
     if rest > 0:
         yield f"- and {counted(rest, 'more finding')} in the report"
+    if report.seen:
+        yield "not resolved:"
+        yield from (f"- {text}" for text in report.seen)
     if report.limits:
         yield "limits:" if len(report.limits) > 1 else "limit:"
         yield from (f"- {limit.line}" for limit in report.limits)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from lcprobe.analysis.findings.results import analyse
-from lcprobe.analysis.report.answer.findings import findings
+from lcprobe.analysis.report.answer.findings import findings, not_resolved
 from lcprobe.analysis.report.answer.headline import headline_tables
 from lcprobe.analysis.report.answer.limits import folded_limits
 from lcprobe.analysis.report.answer.lines import answer_lines
 from lcprobe.analysis.report.answer.model_pairs import model_differences
 from lcprobe.analysis.report.summary import summary
 from lcprobe.analysis.report.wording import DISTANCE, FORMATS, LENGTH, MODELS, POSITION, Sentence, found_text
+from lcprobe.analysis.stats.estimates import Proportion
 from tests.analysis.fabricated import flat, plan, records, run, study, task, three_models
 
 CELLS = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=60)
@@ -72,6 +73,96 @@ def test_nothing_resolved_is_said_and_nothing_else():
     assert "no difference resolved" in which.text
     assert up_to.text == "a, b: task not shown to be acquired." == lost.text
     assert sure.text.startswith("1 training seed a model: what is said of models is about these runs")
+
+
+def test_what_was_seen_is_said_where_no_difference_is_resolved():
+    """With seeds that differ by more than models: the scores of both, the best first, and of each seed."""
+    cells = plan(["single"], lengths=[64, 128, 256, 512], depths=[0.0, 0.5, 1.0], n=40)
+    cells += plan(["single"], lengths=[128], depths=[0.5], n=40, control="zero_distance")
+    falls = {"a-s0": 0.9, "a-s1": 0.1, "b-s0": 0.2, "b-s1": 0.1}
+    behaviours = {name: (lambda c, p=p: np.where(c["length"] > 256, p, 0.97)) for name, p in falls.items()}
+    runs = [run(name, group=name[0], seed=int(name[-1])) for name in falls]
+    results = results_of(behaviours, runs, cells)
+    which, up_to, lost, _ = answer_lines(results, headline_tables(results))
+    seen = re.search(
+        r"past the training length: no difference resolved \(seen at 512 tokens: (.*?)\)", which.text, re.I
+    )
+    assert seen is not None, which.text
+    first, second = seen[1].split("; ")
+    assert re.fullmatch(r"a 0\.[45]\d, by seed 0\.[01]\d to 0\.[89]\d", first)
+    assert re.fullmatch(r"b 0\.[012]\d, by seed 0\.[01]\d to 0\.[12]\d", second)
+    own = dict(up_to.parts)
+    assert own["b"].endswith(", lower from 512 tokens on"), "in both seeds"
+    assert "lower" not in own["a"], "one seed is not"
+    assert {who for line in (up_to, lost) for who, _ in line.parts} <= {"a", "b", "a, b"}
+
+
+def test_of_more_than_two_models_at_ceiling_all_are():
+    results = results_of({name: flat(0.99) for name in "abc"})
+    zones = model_differences(results, "single")
+    assert {zone.nothing for zone in zones.values()} == {"not testable (all 3 at ceiling)"}
+    assert "both" not in answer_lines(results, headline_tables(results))[0].text
+
+
+def test_how_sure_is_the_longest_arm_of_an_interval_and_the_largest_spread_of_seeds():
+    """Every score is within what is said of all; seeds of 0.9 and 0.1 are said to be so far apart."""
+    cells = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=40)
+    rates = {"a-s0": 0.9, "a-s1": 0.1, "b-s0": 0.97, "b-s1": 0.97}
+    behaviours = {name: (lambda c, p=p: np.where(c["length"] > 128, p, 0.999)) for name, p in rates.items()}
+    results = results_of(behaviours, [run(name, group=name[0], seed=int(name[-1])) for name in rates], cells)
+    tables = headline_tables(results)
+    sure = answer_lines(results, tables)[3].text
+    said = re.search(r"Scores on single of these seeds are within ±(\d\.\d\d) \(95 %, over samples\)", sure)
+    assert said is not None, sure
+    scores = [s.estimate for row in tables[0].rows for s in row.scores if isinstance(s.estimate, Proportion)]
+    assert max(max(e.value - e.low, e.high - e.value) for e in scores) == pytest.approx(float(said[1]), abs=0.006)
+    (spread,) = re.findall(r"by seed they spread most for a at 256 tokens: (\d\.\d\d) to (\d\.\d\d)\.", sure)
+    assert float(spread[0]) < 0.2
+    assert float(spread[1]) > 0.8
+
+
+def test_differences_between_models_of_any_task_come_first():
+    """Models differ on the last task alone."""
+    names = ["single", "second", "third", "fourth"]
+    cells = plan(names, lengths=[128, 256], depths=[0.0, 0.5, 1.0], n=60)
+    cells += plan(names, lengths=[128], depths=[0.5], n=60, control="zero_distance")
+    late = {"a": 0.9, "b": 0.5}
+    behaviours = {
+        m: (lambda c, p=p: np.where((c["task"] == "fourth") & (c["length"] > 128), p, 0.97)) for m, p in late.items()
+    }
+    facts = study([run("a"), run("b")], [task(name) for name in names], cells)
+    results = analyse(facts, records(behaviours, cells))
+    topics = [s.topic for s in findings(results)]
+    assert not_resolved(results) == [], "a finding compares models"
+    assert LENGTH in topics
+    assert topics.index(MODELS) == 0
+
+
+def test_one_length_says_nothing_of_effective_lengths_and_what_was_seen_of_models_is_said_once():
+    """Three seeds each, all 0.97 on one task and apart on the other, which needs more seeds to be resolved."""
+    cells = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
+    cells += plan(["crowded"], lengths=[128], depths=[0.0, 0.5, 1.0], n=20)
+    cells += plan(["single", "crowded"], lengths=[128], depths=[0.5], n=60, control="zero_distance")
+    rates = {"a-s0": 0.97, "a-s1": 0.90, "b-s0": 0.75, "b-s1": 0.55}
+
+    def of(rate):
+        return lambda c: np.where((c["task"] == "crowded") & (c["control"] == "none"), rate, 0.97)
+
+    behaviours = {name: of(rate) for name, rate in rates.items()}
+    facts = study(
+        [run(name, group=name[0], seed=int(name[-1])) for name in rates], [task("single"), task("crowded")], cells
+    )
+    results = analyse(facts, records(behaviours, cells))
+    assert not any(c.resolved for c in results.of("models"))
+    found = findings(results)
+    assert {s.task for s in found if s.topic == LENGTH} == {"single"}
+    assert not [s for s in found if s.topic == MODELS], "what is not resolved is no finding"
+    (seen,) = not_resolved(results)
+    assert re.fullmatch(
+        r"crowded: seen at 128 tokens, where models differ most, and not resolved: a 0\.\d\d \(by seed 0\.\d\d to [01]\.\d\d\) above "
+        r"b 0\.\d\d \(by seed 0\.\d\d to 0\.\d\d\)\. No finding compares models\.",
+        seen.text,
+    )
 
 
 def test_unresolved_pairs_are_counted_and_never_ranked():

@@ -106,7 +106,7 @@ def test_a_task_of_look_up_by_key_comes_before_one_that_copying_solves():
     assert [table.task for table in tables] == ["multikey", "single"]
     lines = answer_lines(results, tables)
     assert all(line.question.endswith(" on multikey?") for line in lines)
-    assert "Scores on multikey are" in lines[-1].text
+    assert "Scores on multikey of these seeds are" in lines[-1].text
 
 
 def test_tasks_where_models_differ_come_first():

@@ -35,6 +35,24 @@ def test_what_does_not_fit_is_named_and_the_budget_is_kept(tmp_path):
     for i, path in enumerate(paths):
         path.write_bytes(dice.randbytes(1000 * (4 - i)))
     made = downloads(paths, budget=5_000)
-    assert [bool(d.link) for d in made] == [False, False, True, True]
+    assert [bool(d.link) for d in made] == [False, True, False, False], "of 4, 3, 2 and 1 KB, the first that fits"
     assert sum(len(d.link) for d in made) <= 5_000
     assert downloads(paths, budget=0)[0].link == ""
+
+
+def test_the_first_tables_have_room_before_smaller_ones(tmp_path):
+    """Compressed where that leaves room for the others, and not where there is room for all."""
+    dice = random.Random(0)
+    paths = [tmp_path / name for name in ("models.csv", "cells.csv", "reach.csv", "distance.csv")]
+    for path, n in zip(paths, (20, 3_000, 200, 1_500), strict=True):
+        rows = (f"model-{i % 9},multikey,corpus,{i},{dice.random():.6f}" for i in range(n))
+        path.write_text("\n".join(rows))
+    large = downloads(paths, budget=10**9)
+    assert [d.saved_as for d in large] == [path.name for path in paths]
+    small = [len(gzip.compress(path.read_bytes())) for path in paths]
+    tight = downloads(paths, budget=sum(-(-n // 3) * 4 + 40 for n in small) + 500)
+    assert all(d.link for d in tight)
+    assert [d.saved_as for d in tight][1:] == ["cells.csv.gz", "reach.csv.gz", "distance.csv.gz"]
+    without = downloads(paths, budget=-(-small[1] // 3) * 4 + 1_000)
+    assert [bool(d.link) for d in without] == [True, True, False, False]
+    assert all(content_of(d) == path.read_bytes() for d, path in zip(tight, paths, strict=True))

@@ -70,7 +70,7 @@ def test_numbers_below_zero_stay_numbers_and_formulas_do_not():
     assert text.split() == ["x", "-0.25", "+1e-3", "'-1+cmd|x", "'=1", "'@x"]
 
 
-def test_a_smaller_report_leaves_no_table_and_no_figure_of_the_larger_one(folder, tmp_path):
+def test_a_smaller_report_leaves_no_table_and_no_figure_of_the_larger_one(folder, tmp_path, no_pictures):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     own = [tmp_path / "figures" / "notes.txt", tmp_path / "tables" / "mine.xlsx"]
     for path in own:

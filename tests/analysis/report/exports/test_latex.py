@@ -57,3 +57,11 @@ def test_a_long_table_may_break_between_pages_and_repeats_its_head():
     assert made.count("name & n & long") == 2
     assert made.count("\\endfirsthead") == made.count("\\endhead") == made.count("\\endlastfoot") == 1
     assert "\\begin{table}" not in made
+
+
+def test_columns_of_long_texts_share_the_line():
+    long = "a text that is so long that it is set in several lines of its column"
+    made = latex_table(Table("T", "", ["a", "b", "c"], [["x", long, long]]), "t")
+    widths = [float(width) for width in re.findall(r"p\{([\d.]+)\\linewidth\}", made)]
+    assert len(widths) == 2
+    assert sum(widths) <= 0.5

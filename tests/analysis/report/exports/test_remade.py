@@ -1,6 +1,8 @@
 """A part of a report has the numbers of the whole, and a figure made again the sizes, title and models that are asked for."""
 
 import json
+import re
+import shlex
 
 import pytest
 
@@ -11,9 +13,12 @@ from lcprobe.analysis.report.exports.remade import figure_list, remade
 from lcprobe.analysis.report.exports.remade_tables import remade_table, table_list
 from lcprobe.analysis.report.exports.selection import selected
 from lcprobe.analysis.report.tables import all_tables
+from lcprobe.cli.help import FIGURE, TABLE
+from lcprobe.config import read_settings
 from lcprobe.errors import ConfigError
 from lcprobe.schema import build
 from tests.analysis.fabricated import flat, plan, records, run, study, task, window
+from tests.docs.test_site import ROOT
 
 FORMATS = [("corpus", "words", "numbers"), ("words", "words", "words")]
 CELLS = plan(["single", "multi"], FORMATS, [64, 128, 256], [0.0, 1.0], 4)
@@ -128,10 +133,46 @@ def test_a_table_has_the_columns_that_are_asked_for(results):
         remade_table(results, "raech", TableChoices(), typeset=True)
 
 
+def test_a_column_has_one_name_in_both_formats(results):
+    def columns(names: str, typeset: bool) -> list[str]:
+        choices = build(TableChoices, {"columns": names})
+        return list(remade_table(results, "cells", choices, typeset).columns)
+
+    for names in ("model,depth,interval,interval of skill", "model,depth,low,high,skill_low,skill_high"):
+        assert columns(names, typeset=True) == ["model", "depth", "interval", "interval of skill"]
+        assert columns(names, typeset=False) == ["model", "depth", "low", "high", "skill_low", "skill_high"]
+
+
+PAGES = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+AGAIN = re.compile(r"^lcprobe (figure|table) runs/\w+ ([a-z]\S*) *([^#\n]*)", re.MULTILINE)
+
+
+def test_every_example_of_the_documentation_makes_a_figure_or_a_table():
+    """Of a study with the quickstart's names, each in either format."""
+    lengths, names = [128, 256, 512], ("transformerpp", "mamba2", "hybrid")
+    cells = plan(["single", "multikey"], lengths=lengths, depths=[0.0, 1.0], n=4)
+    facts = study([run(name) for name in names], [task("single"), task("multikey", 4)], cells)
+    results = analyse(facts, records({name: window(150) for name in names}, cells))
+    help_pages = "\n".join(line.strip() for page in (FIGURE, TABLE) for line in page.splitlines())
+    text = "\n".join([*(page.read_text(encoding="utf-8") for page in PAGES), help_pages])
+    made = {"figure": 0, "table": 0}
+    for kind, name, rest in AGAIN.findall(text):
+        words = [word for word in shlex.split(rest) if not word.startswith("names.") and not word.endswith("/")]
+        given = read_settings([], words).on({})
+        if kind == "figure":
+            assert list(remade(results, name, build(FigureChoices, given))), name
+        else:
+            for typeset in (False, True):
+                shown = {"columns": ""} if "columns" not in given else {}
+                assert remade_table(results, name, build(TableChoices, given | shown), typeset).rows, rest
+        made[kind] += 1
+    assert min(made.values()) > 2, made
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"out": "x.jpg"}, ".pdf | .svg | .png | .json"), ({"width": 5}, "20 .. 4000"), ({"lengths": "a"}, "tokens: 1024"),
+        ({"out": "x.jpg"}, ".pdf | .svg | .png | .json"), ({"out": "nowhere/x.pdf"}, "a folder that exists"), ({"width": 5}, "20 .. 4000"), ({"lengths": "a"}, "tokens: 1024"),
         ({"lengths": {"a": 1}}, "tokens: 1024"), ({"title": "a\nb"}, "one line"), ({"widht": 3}, "did you mean 'width'"),
     ],
 )  # fmt: skip

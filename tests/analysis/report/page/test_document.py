@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from lcprobe.analysis.findings.results import Results, analyse
-from lcprobe.analysis.report.answer.findings import MAX_FINDINGS, findings
+from lcprobe.analysis.report.answer.findings import MAX_FINDINGS, findings, not_resolved
 from lcprobe.analysis.report.answer.headline import headline_tables
 from lcprobe.analysis.report.answer.limits import folded_limits
 from lcprobe.analysis.report.answer.lines import answer_lines
@@ -51,13 +52,14 @@ def figures_of(results: Results) -> list[InlinedFigure]:
 
 def html_of(results: Results, figures: list[InlinedFigure]) -> str:
     headline, sentences = headline_tables(results), summary(results)
-    answer = Answer(headline, answer_lines(results, headline), findings(results), folded_limits(sentences), sentences)
+    found, limits = findings(results), folded_limits(sentences)
+    answer = Answer(headline, answer_lines(results, headline), found, not_resolved(results), limits, sentences)
     return page_html(results, answer, sections(results, figures), figures)
 
 
 @pytest.fixture(scope="module")
 def results():
-    return analyse(*three_models(["words", "numbers"]))
+    return analyse(*three_models(["words"]))
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +119,28 @@ def test_names_from_data_stay_text(results):
     assert HOSTILE in Tags(html).text
 
 
+def test_a_long_name_is_shortened_where_it_is_a_title(results):
+    name = "all work and no play " * 40
+    tags = Tags(html_of(replace(results, data=replace(results.data, study=replace(results.study, name=name))), []))
+    (heading,) = [attributes for tag, attributes in tags.tags if tag == "h1"]
+    assert heading["title"] == name
+    assert name[:100] not in tags.text
+    assert name[:60] in tags.text
+
+
+def test_what_is_flat_is_folded(results):
+    """Among the pictures and in the chapter of a task that has none there; everything else is open."""
+    figures = figures_of(results)
+    flat_one = next(f for f in figures if f.picture.chart == "depth")
+    changed = replace(flat_one, picture=replace(flat_one.picture, folded="Depth profile at 128 tokens: flat"))
+    html = html_of(results, [changed if f is flat_one else f for f in figures])
+    before, _, after = html.partition("<summary>Depth profile at 128 tokens: flat</summary>")
+    assert f'id="fig-{flat_one.picture.name}"' not in before
+    assert f'id="fig-{flat_one.picture.name}"' in after.partition("</details>")[0]
+
+
 def test_a_page_keeps_to_its_limit_and_names_what_it_left_out(results):
-    figures = [InlinedFigure(f.picture, f"<svg>{'x' * 150_000}</svg>", "{}") for f in figures_of(results)]
+    figures = [InlinedFigure(f.picture, f"<svg>{'x' * 300_000}</svg>", "{}") for f in figures_of(results)]
     html = html_of(results, figures)
     assert 0.9 * LIMIT < len(html.encode()) <= LIMIT
     assert "Too large for this page: figures/" in html

@@ -90,6 +90,20 @@ def test_a_study_is_planned_before_it_is_trained_and_its_corpus_prepared(tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_study_whose_tokenizer_is_on_the_hub_is_planned_without_network(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lcprobe.tasks.text.tokenizer.fetch", lambda name: pytest.fail("a plan asks no network"))
+    config = str(write_config(tmp_path, {"folder": str(tmp_path / "data")}))
+    assert evaluate_main([config, "--plan", "--full", "data.tokenizer=EleutherAI/gpt-neox-20b"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "2 models x" in printed
+    assert "EleutherAI/gpt-neox-20b is not here: a vocabulary of 50,277, lengths counted with the shipped" in printed
+    capsys.readouterr()
+    assert evaluate_main([config, "--plan", "data.tokenizer=some/one"]) == 2
+    error = capsys.readouterr().err
+    assert "data.tokenizer: given 'some/one'; allowed: " in error
+    assert error.count("\n") == 1
+
+
 def test_the_share_that_is_read_is_that_of_all_samples(materials):
     tasks = {"multikey": {"type": "niah", "template": "line", "digits": 2, "n_keys": 3}}
     probe = build(ProbeConfig, {"tasks": tasks, "batch_tokens": 4096}, "probe")

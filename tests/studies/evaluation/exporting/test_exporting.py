@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -102,10 +103,12 @@ def test_some_outputs_are_named_and_more_of_them_replace_them(exported, tmp_path
 
 
 def numbers(folder, low):
-    """A corpus of the numbers low .. low + 29 over and over."""
-    text = " ".join(str(number) for number in range(low, low + 30))
+    """A corpus of the numbers low .. low + 29 in many orders."""
+    generator = np.random.default_rng(low)
+    orders = [generator.integers(low, low + 30, 1200).tolist() for _ in range(20)]
+    lines = [json.dumps({"text": " ".join(map(str, order))}) + "\n" for order in orders]
     folder.mkdir()
-    (folder / "numbers.jsonl").write_text("".join(json.dumps({"text": f"{text} " * 40}) + "\n" for _ in range(20)))
+    (folder / "numbers.jsonl").write_text("".join(lines))
     return {"corpus": [str(folder / "numbers.jsonl")], "folder": str(folder / "data"), "held_out": 0.3}
 
 

@@ -72,7 +72,16 @@ def report() -> Report:
     sentences = summary(results)
     found = [sentence.text for sentence in findings(results)]
     return Report(
-        Path("runs/x/report.html"), [], headline_tables(results), [], found, folded_limits(sentences), {}, [], results
+        Path("runs/x/report.html"),
+        [],
+        headline_tables(results),
+        [],
+        found,
+        [],
+        folded_limits(sentences),
+        {},
+        [],
+        results,
     )
 
 
@@ -92,6 +101,12 @@ def test_the_screen_fits_a_terminal(report, monkeypatch, capsys):
     monkeypatch.setattr("lcprobe.studies.evaluation.reporting.screen.width_of", lambda: 80)
     say_report(report)
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_what_is_not_resolved_is_said_apart_from_findings(report):
+    said = list(statements(replace(report, findings=["found"], seen=["seen"])))
+    assert said[:4] == ["finding:", "- found", "not resolved:", "- seen"]
+    assert "not resolved:" not in list(statements(replace(report, seen=[])))
 
 
 def test_at_most_eight_findings_are_said(report):

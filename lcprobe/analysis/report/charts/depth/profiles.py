@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from lcprobe.analysis.findings.cells import Unavailable
+from lcprobe.analysis.findings.cells import PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import reference_length
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.charts.axes import share_axis
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     import altair as alt
 
 
+MAX_PROFILES = 2
+"""Lengths of a task and format where a place is found, longest first, that are drawn."""
+
+
 @dataclass
 class _Drawn:
     """Rows of one panel."""
@@ -51,14 +55,17 @@ class _Drawn:
 
 
 def depth_profiles(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
-    """Two figures per task and format: at the first length past the reference length of the first model where
-    something is lost, and at the reference length.
+    """Figures per task and format: at lengths where a place makes a difference that is a finding, or where depth
+    changes most, and at the reference length. None where depth has one stratum; what is flat, as no place makes
+    a difference that is a finding, is folded.
 
     With several training lengths: of each group of seeds at its own, and of all at the longest, a panel per
     architecture.
     """
     for task, format in drawn_formats(results):
         lengths, trained = results.data.lengths(task, format), training_lengths(results)
+        if all(len(depths) == 1 for depths in results.data.planned[task, format, "none"].values()):
+            continue
         if has_several_lengths(results):
             own = {context: reference_length(lengths, context) for context in trained}
             longest = reference_length(lengths, trained[-1])
@@ -66,18 +73,38 @@ def depth_profiles(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart
             yield _figure(results, task, format, dict.fromkeys(trained, longest), f"at {longest:,} tokens", longest)
             continue
         first = reference_length(lengths, results.study.runs[0].context_length)
-        for length in [*_first_loss(results, task, format, lengths, first), first]:
+        for length in dict.fromkeys([*_telling_lengths(results, task, format, lengths, first), first]):
             yield _figure(results, task, format, dict.fromkeys(trained, length), f"at {length:,} tokens", length)
 
 
-def _first_loss(results: Results, task: str, format: Formats, lengths: Sequence[int], after: int) -> list[int]:
-    """The first length longer than `after` that is the first past the effective length of some model; else the next
-    longer one, if any."""
-    lost = []
-    for one in results.extrapolations:
-        if (one.where.task, one.where.format) == (task, format) and one.effective is not None:
-            lost += [length for length in lengths if length > one.effective][:1]
-    return sorted(length for length in lost if length > after)[:1] or [x for x in lengths if x > after][:1]
+def _telling_lengths(
+    results: Results, task: str, format: Formats, lengths: Sequence[int], reference: int
+) -> list[int]:
+    """The longest MAX_PROFILES lengths at which some place is found to differ; without any, the length other than
+    the reference at which accuracy spreads most over depth, if possible of a model neither at floor nor at
+    ceiling."""
+    trained = training_lengths(results)
+    found = [x for x in lengths if _finds_a_place(results, task, format, dict.fromkeys(trained, x))]
+    if found:
+        return sorted(found, reverse=True)[:MAX_PROFILES]
+    others = [length for length in lengths if length != reference]
+    return [max(others, key=lambda length: _spread(results, task, format, length))] if others else []
+
+
+def _spread(results: Results, task: str, format: Formats, length: int) -> tuple[bool, float]:
+    """Whether some run is neither at floor nor at ceiling, and the largest spread over depth of such runs, else of
+    any."""
+    inside, spreads = False, [0.0]
+    for run in results.study.runs:
+        whole = results.data.slice(PanelKey(run.name, task, format), length)
+        if not isinstance(whole, Slice):
+            continue
+        values = [whole.at_depths([depth]).value for depth in whole.depths]
+        free = whole.limit is None
+        if free and not inside:
+            inside, spreads = True, [0.0]
+        spreads += [max(values) - min(values)] if free or not inside else []
+    return inside, max(spreads)
 
 
 def _figure(
@@ -108,7 +135,15 @@ def _figure(
     text += legend_note(styles)
     text += f"{AT_REALISED_DEPTHS} " + (f"Bands: {intervals_text(results)}" if has_bands(styles) else "")
     name = file_name("depth", task, format, suffix)
-    return Picture(name, "depth", task, str(format), title, text.strip()), chart
+    flat = "" if _finds_a_place(results, task, format, length_at) else f"Depth profile {where}: no place differs"
+    return Picture(name, "depth", task, str(format), title, text.strip(), flat), chart
+
+
+def _finds_a_place(results: Results, task: str, format: Formats, length_at: Mapping[int, int]) -> bool:
+    """Whether some place is found to differ from the middle. length_at: as of `_figure`."""
+    at = {run.name: length_at.get(run.context_length) for run in results.study.runs}
+    tests = results.of("primacy", "recency", "lost in the middle")
+    return any(c.resolved for c in tests if (c.task, c.format, c.length) == (task, str(format), at[c.subject]))
 
 
 def _add(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lcprobe.errors import ConfigError
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.token_context import TokenContext
-from lcprobe.probing.engines.layer_split import LayerSplit, _moved, spread
+from lcprobe.probing.engines.split.layers import LayerSplit, _moved, spread
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.scoring import ModelScorer
 from tests.models.contract_cases import CASES
