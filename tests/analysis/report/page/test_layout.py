@@ -1,7 +1,5 @@
 """The page in a browser without scripts: narrow tables keep their first column in sight, and paper has no folds."""
 
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,24 +8,15 @@ from lcprobe.analysis.findings.results import analyse
 from tests.analysis.fabricated import three_models
 from tests.analysis.report.page.test_document import figures_of, html_of
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory) -> Iterator[Any]:
+def opened(new_page, tmp_path_factory) -> Any:
     results = analyse(*three_models(["words"]))
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(html_of(results, figures_of(results)), encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800}, java_script_enabled=False)
-        page.goto(path.as_uri())
-        yield page
-        browser.close()
+    page = new_page(viewport={"width": 390, "height": 800}, java_script_enabled=False)
+    page.goto(path.as_uri())
+    return page
 
 
 def test_the_first_column_of_a_table_stays_when_it_is_scrolled(opened):
