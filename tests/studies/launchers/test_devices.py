@@ -95,7 +95,8 @@ def stopped(code: int, steps: int):
 
 
 @pytest.mark.parametrize(
-    ("code", "steps", "kind"), [(75, 3, StoppedEarly), (75, 0, PeerError), (4, 0, NumericsError)]
+    ("code", "steps", "kind"),
+    [(75, 3, StoppedEarly), (75, 0, PeerError), (4, 0, NumericsError), (1, 0, RuntimeError), (74, 0, OSError)],
 )
 def test_its_own_status_is_what_it_ended_with(tmp_path, ended, code, steps, kind):
     write_status(tmp_path, {"status": "stopped", "why": "earlier", "exit_code": 2})

@@ -216,7 +216,9 @@ def _run_on_devices(unit: TrainUnit) -> None:
         why, code = str(status.get("why", f"torchrun ended with {code}")), int(status.get("exit_code", 1))
         if code == StoppedEarly.exit_code and unit.progress() <= began:
             raise PeerError(why)
-        raise OF_CODE[code](why) if code in OF_CODE else OSError(0, why)
+        if code in OF_CODE:
+            raise OF_CODE[code](why)
+        raise RuntimeError(why) if status and code == 1 else OSError(why)  # a defect; or nobody knows
 
 
 def _tell_ranks(torchrun: "subprocess.Popen[bytes]") -> None:
