@@ -15,7 +15,7 @@ from tests.tiny import write_config
 from tests.wandb_server import received, start
 
 pytestmark = pytest.mark.slow
-STEPS, MANY = 40, 400
+STEPS, MANY = 40, 1600
 """MANY: steps of a training that goes on longer than W&B's client waits before it first sends rows."""
 ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
 
@@ -34,10 +34,10 @@ def server(tmp_path):
     process.wait()
 
 
-def config_of(folder: Path, data_settings: dict, mode: str, steps: int = STEPS) -> Path:
+def config_of(folder: Path, data_settings: dict, mode: str, steps: int = STEPS, **settings: dict) -> Path:
     folder.mkdir(exist_ok=True)
     train = {"tokens": 64 * 4 * steps, "checkpoint_every": 64 * 4 * steps // 10}
-    return write_config(folder, data_settings, track={"wandb": mode}, grid=ONE, train=train)
+    return write_config(folder, data_settings, track={"wandb": mode}, train=train, **{"grid": ONE, **settings})
 
 
 def lcprobe(environment: dict, *words: object) -> subprocess.Popen:
@@ -100,7 +100,7 @@ def test_online_a_run_that_is_killed_preempted_and_probed_twice_is_one_run(tmp_p
     assert stopped(environment, config, signal.SIGKILL, lambda: trained() >= 20) == -signal.SIGKILL
     before = trained()
     assert stopped(environment, config, signal.SIGTERM, lambda: trained() > before) == 75
-    id = run_id(study, "mamba2", "train")
+    id, alerts = run_id(study, "mamba2", "train"), run_id(study, "", "alert")
     assert set(received(folder)) == {id}
     assert received(folder)[id].exit_codes == [75]
     assert received(folder)[id].preempting
@@ -109,7 +109,8 @@ def test_online_a_run_that_is_killed_preempted_and_probed_twice_is_one_run(tmp_p
     for times in (1, 2):
         done(environment, "evaluate", study)
         runs = received(folder)
-        assert set(runs) == {id, run_id(study, "", "probe")}
+        assert set(runs) == {id, run_id(study, "", "probe"), alerts}
+        assert runs[alerts].rows == []
         check_whole(runs[id], MANY)
         assert runs[id].sent == len(runs[id].lines), "no row is sent twice"
         assert runs[id].exit_codes == [75, 0] + [0] * times
@@ -158,7 +159,10 @@ def test_offline_folders_are_sent_once_the_newest_of_each_run(tmp_path, data_set
 def test_a_trial_of_a_sweep_is_its_agents_run(tmp_path, data_settings, server):
     folder, environment = server
     agent = {"WANDB_SWEEP_ID": "s1w2", "WANDB_RUN_ID": "q1w2e3r4", "WANDB_PROJECT": "theirs"}
-    done({**environment, **agent}, "train", config_of(tmp_path / "here", data_settings, "auto"))
+    config = config_of(
+        tmp_path / "here", data_settings, "auto", grid={}, model={"layout": "mamba2 x 2"}, match={"budget": None}
+    )
+    done({**environment, **agent}, "train", config)
     (id,) = received(folder)
     run = received(folder)[id]
     assert (id, run.sweep) == ("q1w2e3r4", "s1w2")
