@@ -280,3 +280,11 @@ def test_long_documents_are_pieces_of_the_same_text(tmp_path):
             *split_document(text, share)
         ]
     assert is_blank(LongText(lambda: iter([" ", "\n"])))
+
+
+def test_an_array_in_one_line_is_not_read_as_a_line(tmp_path, monkeypatch):
+    """It may be the whole file."""
+    monkeypatch.setattr(file_kinds, "_lines", lambda file: pytest.fail("read as a line"))
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf \n[" + b'{"text": "one"}, {"text": "two"}' + b"]")
+    assert list(file_kinds.documents_of(path, "text")) == ["one", "two"]

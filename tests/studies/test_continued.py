@@ -110,7 +110,7 @@ def test_methods_for_encodings_are_left_out_where_one_was_trained(study, capsys)
     with pytest.raises(ConfigError, match=r"yarn on L256-hybrid: it was trained with yarn\(factor=4\)"):
         lcprobe.load_checkpoint(runs / "L256-hybrid", extend="yarn", factor=2.0)
     lcprobe.load_checkpoint(runs / "L256-hybrid", extend={"type": "dt_scale", "scale": 0.5}, factor=2.0)
-    assert evaluate_main([str(runs), "pe.extend=pi", "pe.factor=2", "--plan"]) == 0
+    assert evaluate_main([str(runs), "pe.extend=pi", "pe.factor=2", "--plan", "--full"]) == 0
     out = capsys.readouterr().out
     assert "left out: pi on L256-transformerpp: it was trained with yarn(factor=4)" in out
     assert "variant: L64-transformerpp+pi" in out

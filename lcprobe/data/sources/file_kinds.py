@@ -9,7 +9,7 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +120,27 @@ def text_pieces(path: Path, size: int | None = None, meter: Meter | None = None)
 
 def _json_rows(path: Path, field: str, skip: int = 0, meter: Meter | None = None) -> Iterator[str]:
     """One object per line; where the first line is no JSON, or begins an array, the values of the whole file."""
+    if not _begins_array(path) and (yield from _rows_of_lines(path, field, skip, meter or Meter())):
+        return
+    for number, row in json_values(text_pieces(path, meter=meter), path):
+        if number > skip:
+            yield text_of_row(row, field, f"{path}: row {number}")
+
+
+def _begins_array(path: Path) -> bool:
+    """Whether an array is seen to begin, without reading it as a line, which it may be as a whole."""
+    with _opened(path, Meter()) as file:
+        return file.read(CHECKED_BYTES).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")
+
+
+def _rows_of_lines(path: Path, field: str, skip: int, meter: Meter) -> Generator[str, None, bool]:
+    """One object per line; returns False, before any, where the file is none of these."""
     first, done = True, 0
-    with _opened(path, meter or Meter()) as file:
+    with _opened(path, meter) as file:
         for number, line in _lines(file):
             is_long = len(line) > MAX_ROW_CHARS
             if first and (is_long or line.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")):
-                break
+                return False
             if is_long:
                 what = f"line {number} has more than {MAX_ROW_CHARS >> 20} MiB"
                 raise DataError(f"{path}: {what}; allowed: shorter rows, {PIECES}")
@@ -137,7 +152,7 @@ def _json_rows(path: Path, field: str, skip: int = 0, meter: Meter | None = None
                 continue
             row = _parsed(text)
             if first and row is BROKEN:
-                break
+                return False
             first, done = False, done + 1
             if done <= skip:
                 continue
@@ -146,11 +161,7 @@ def _json_rows(path: Path, field: str, skip: int = 0, meter: Meter | None = None
             value = row.get(field) if type(row) is dict else None
             # the words of an error cost more than the row
             yield value if type(value) is str else text_of_row(row, field, f"{path}: line {number}")
-        else:
-            return
-    for number, row in json_values(text_pieces(path, meter=meter), path):
-        if number > skip:
-            yield text_of_row(row, field, f"{path}: row {number}")
+    return True
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
