@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,7 @@ def newest_progress(folder: Path) -> Progress:
     return Progress()
 
 
+@lru_cache(maxsize=4)
 def settings_digest(config_yaml: str) -> str:
     """Digest of the settings in a run's config that its weights depend on, without places of files and folders."""
     written = read_yaml(config_yaml) or {}
