@@ -28,7 +28,7 @@ from lcprobe.studies.launchers.watching.watch import Watch
 from lcprobe.studies.launchers.work.failures import Failure, as_command, worst_of
 from lcprobe.studies.launchers.work.orders import PROBE, TRAIN, ProbeOrder, TrainOrder, write_order
 from lcprobe.studies.launchers.work.probing import NotedFailures, finished_units
-from lcprobe.studies.launchers.work.reports import Report, take_reports
+from lcprobe.studies.launchers.work.reports import Report, read_reports, take_reports
 from lcprobe.studies.launchers.work.training import TrainUnit, own_words, run_units, trial_units, tuned_runs
 from lcprobe.studies.launchers.work.units import Rules, unfinished
 from lcprobe.studies.planning.plan import StudyPlan
@@ -47,6 +47,7 @@ from lcprobe.studies.training.train_study import (
     write_study,
 )
 from lcprobe.training.processes import known_to_all, processes
+from lcprobe.words import and_list, counted
 
 OF_KIND = {TRAIN: ("trial", "run"), PROBE: ("model",)}
 """Of units that `lcprobe status` shows."""
@@ -247,10 +248,19 @@ def _start(
             if report.unit:
                 died(report, code, line)
 
+    _say_who_goes_on(task.folder)
     with ProgressDisplay() as display:
         show = lambda: display.show(*summary(study_state(task.folder), OF_KIND[kind]))  # noqa: E731
         Watch(launcher, task, left, done, show, dead).run()
     return True
+
+
+def _say_who_goes_on(study: Path) -> None:
+    """Print who is at work already: workers of a launcher that was killed, or of another one."""
+    at_work = [str(one.who) for one in read_reports(study).values() if is_gone(one.who) is False]
+    if at_work:
+        many = counted(len(at_work), "worker")
+        say(f"{many} of another launch at work here ({and_list(at_work, 3)}): what these have is not begun twice")
 
 
 def _on_all_gpus(session: Session) -> Choice | None:

@@ -24,7 +24,7 @@ from lcprobe.studies.training.lr_sweep import progress_of, tune
 from lcprobe.studies.training.study_progress import StudyProgress
 from lcprobe.studies.training.sweep_trial import one_run, study_of
 from lcprobe.studies.training.train_run import train_run
-from lcprobe.studies.training.train_study import checked_plan, show_plan
+from lcprobe.studies.training.train_study import checked_plan, plan_to_train, show_plan
 from lcprobe.words import counted
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def run_sweep(sweep: Sweep, trials: list[Trial], overrides: list[str], others: T
     keep_memory()
     own = named(trials)
     mappings = {name: _mapping(sweep, name, trial, overrides) for name, trial in own.items()}
-    plans = {name: checked_plan(mapping) for name, mapping in mappings.items()}
+    plans = {name: plan_to_train(mapping) for name, mapping in mappings.items()}
     whole, metric = _together(list(plans.values())), sweep.metric or FINAL_LOSS
     show_plan(whole, write=True)
     for note in sweep.notes:

@@ -1,14 +1,13 @@
 """Train one run of a plan in its folder, from the start or from its newest checkpoint."""
 
 import logging
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lcprobe.config import parse, to_yaml
+from lcprobe.config import to_yaml
 from lcprobe.data.distributions import training_data_of
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, manifest_of, prepare
@@ -21,15 +20,15 @@ from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint
 from lcprobe.studies.planning.plan import PlannedRun
-from lcprobe.studies.status import read_run_config, read_status, versions, write_status
+from lcprobe.studies.status import read_status, versions, write_status
 from lcprobe.studies.tracking.alerts import alert_once
 from lcprobe.studies.tracking.wandb_tracker import JobType
 from lcprobe.studies.training.out_of_memory import memory_advice
 from lcprobe.studies.training.probe_callback import ProbeWhileTraining
+from lcprobe.studies.training.same_settings import check_same_run
 from lcprobe.studies.training.tracking import KeptTracker, run_tracker, track_final
 from lcprobe.training.build import build_model, build_to_train
 from lcprobe.training.checkpoint import (
-    PLACES,
     check_same_corpus,
     latest,
     load_progress,
@@ -47,32 +46,6 @@ from lcprobe.training.tensors.consolidate import weights_digest
 from lcprobe.training_data import TRAINING_DATA, write_training_data
 
 log = logging.getLogger(__name__)
-CHANGEABLE_ON_RESUME = {
-    ("data", "workers"),
-    *(
-        ("train", k)
-        for k in (
-            "log_every",
-            "keep",
-            "checkpoint_every",
-            "probe_every",
-            "threads",
-            "compile",
-            "recompute",
-            "workers",
-            "prefetch",
-            "accumulate",
-            "devices",
-            "strategy",
-            "tensor_parallel",
-            "context_parallel",
-            "guards",
-            "hang_minutes",
-            "max_hours",
-        )
-    ),
-}
-"""Settings that may change when a run is resumed."""
 _latest: dict[str, Mixture] = {}
 """The batches of the latest run, by all that they depend on: runs that differ in their model only have the same."""
 
@@ -228,7 +201,7 @@ def _facts(run: PlannedRun, data: Prepared) -> dict[str, Any]:
 def _begin(run: PlannedRun, folder: Path, prepares: PrepareObserver) -> tuple[dict[str, Any], Path | None]:
     """A run's status and its newest valid checkpoint; damaged ones are set aside. Prepares its text."""
     config = run.config
-    _check_same_run(folder, plain(config))
+    check_same_run(folder, config)
     set_aside_damaged(folder / "checkpoints")
     status, start = read_status(folder), latest(folder / "checkpoints")
     if start is not None:  # before another text is prepared
@@ -266,33 +239,3 @@ def make_mixture(run: PlannedRun, data: Prepared) -> Mixture:
         _latest.clear()
         _latest[made_of] = mixture
     return _latest[made_of]
-
-
-def _determining(config: Mapping[str, Any], digested: bool) -> dict[str, Any]:
-    """The settings that determine a run's result: model, data, training, seed. digested: whether the checkpoints know
-    their text and tokenizer by digest, wherever these are."""
-    kept = {k: dict(config[k]) for k in ("model", "data", "train")}
-    for place in PLACES if digested else ("folder",):
-        kept["data"].pop(place, None)
-    for section, key in CHANGEABLE_ON_RESUME:
-        kept[section].pop(key, None)
-    return {**kept, "seed": config["seed"]}
-
-
-def _check_same_run(folder: Path, wanted: dict[str, Any]) -> None:
-    if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
-        return
-    digested = bool(newest_progress(folder / "checkpoints").tokenizer_digest)
-    new, old = (_determining(one, digested) for one in (wanted, plain(parse(read_run_config(folder)))))
-    for key, given, before in _differences(new, old):
-        was = "null" if before is None else repr(before)
-        raise ConfigError(key, given, f"{was} as in {folder} (or another study.name)")
-
-
-def _differences(new: Any, old: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(new, dict) and isinstance(old, dict):
-        differences = []
-        for name in dict.fromkeys([*new, *old]):
-            differences += _differences(new.get(name), old.get(name), f"{key}.{name}" if key else str(name))
-        return differences
-    return [] if new == old else [(key, new, old)]

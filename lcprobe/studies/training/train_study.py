@@ -24,8 +24,9 @@ from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.status import read_status
 from lcprobe.studies.tracking.alerts import study_alert
 from lcprobe.studies.tracking.chosen import require_trackers
-from lcprobe.studies.training.lr_sweep import planned_rates, progress_of, spread_of, tune
+from lcprobe.studies.training.lr_sweep import planned_rates, progress_of, spread_of, trial_folder, trials_of, tune
 from lcprobe.studies.training.plan_screen import full_lines, plan_table, screen_lines
+from lcprobe.studies.training.same_settings import check_begun
 from lcprobe.studies.training.sweep_trial import add_trial, in_sweep
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.studies.training.units_file import write_train_units
@@ -52,11 +53,29 @@ def checked_plan(mapping: Mapping[str, Any], fetch: bool = True) -> StudyPlan:
     return replace(plan, notes=(*plan.notes, *dict.fromkeys(away.values()), *notes))
 
 
+def plan_to_train(mapping: Mapping[str, Any]) -> StudyPlan:
+    """As `checked_plan`, of a study whose runs begin, or go on with the settings that they have. Raises ConfigError
+    for other ones."""
+    plan = checked_plan(mapping)
+    check_same_runs(plan)
+    return plan
+
+
+def check_same_runs(plan: StudyPlan) -> None:
+    """Raises ConfigError where a run or a trial of a plan has begun with other settings, before anything of the plan
+    is written."""
+    for trial in (trial for own in trials_of(plan).values() for trial in own):
+        check_begun(trial_folder(plan, trial), trial.config)
+    sweep = plan.config.study.lr_sweep
+    for run in () if sweep.only else plan.runs:
+        check_begun(run.folder, run.config, is_tuned=bool(sweep.lrs or plan.config.study.tuned_by))
+
+
 def print_plan(mapping: Mapping[str, Any], full: bool = False, write: bool = False) -> StudyPlan:
     """Print the matched models and what the study costs, once everything that can be checked is. full: all columns,
     runs and notes; write: these go to files of the study's folder, too, for training, which needs what is on the
     hub."""
-    plan = checked_plan(mapping, fetch=write)
+    plan = plan_to_train(mapping) if write else checked_plan(mapping, fetch=False)
     _check_names(plan)
     if not write:  # training finds it out, or does without
         _check_corpus(plan)
@@ -105,7 +124,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
     """Run the learning-rate sweep where there is one, then train every run; finished runs are left as they are."""
     set_up_logging()
     keep_memory()
-    plan = print_plan(mapping, write=True) if is_main() else checked_plan(mapping)
+    plan = print_plan(mapping, write=True) if is_main() else plan_to_train(mapping)
     if is_main():
         write_study(plan, mapping)
     with ProgressDisplay(shown=is_main()) as display:

@@ -7,10 +7,13 @@ import pytest
 from lcprobe.choices import choose
 from lcprobe.config import load, parse
 from lcprobe.errors import ConfigError
+from lcprobe.locks import this_process
 from lcprobe.studies.launchers.config import LAUNCHERS, LocalConfig, minutes
 from lcprobe.studies.launchers.contract import RunTask, Task, last_line_of
+from lcprobe.studies.launchers.launch import _say_who_goes_on
 from lcprobe.studies.launchers.local import Local, visible_gpus
 from lcprobe.studies.launchers.slurm import Slurm
+from lcprobe.studies.launchers.work.reports import Reporter
 
 
 def task(count=12, devices=1, runs=()):
@@ -155,3 +158,13 @@ def test_the_last_line_of_what_a_worker_printed(tmp_path):
     for text, line in (("", ""), ("a\n\n b \n\n", "b"), ("x" * 9000 + "\nlast", "last"), ("\xff\n", "\xff")):
         path.write_text(text)
         assert last_line_of(path) == line
+
+
+def test_workers_that_an_earlier_launcher_left_are_named(tmp_path, capsys):
+    worker = Reporter(tmp_path)
+    worker.begin("train", "a")
+    _say_who_goes_on(tmp_path)
+    assert f"1 worker of another launch at work here ({this_process()}" in " ".join(capsys.readouterr().out.split())
+    worker.close()
+    _say_who_goes_on(tmp_path)
+    assert capsys.readouterr().out == ""

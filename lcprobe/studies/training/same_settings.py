@@ -1,0 +1,84 @@
+"""A run goes on with the settings that it began with: others are refused before anything of a study is written."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lcprobe.config import Config, parse
+from lcprobe.errors import ConfigError
+from lcprobe.locks import folder_claims
+from lcprobe.schema import plain
+from lcprobe.studies.status import read_run_config
+from lcprobe.training.checkpoint import PLACES, newest_progress
+
+CHANGEABLE_ON_RESUME = {
+    ("data", "workers"),
+    *(
+        ("train", k)
+        for k in (
+            "log_every",
+            "keep",
+            "checkpoint_every",
+            "probe_every",
+            "threads",
+            "compile",
+            "recompute",
+            "workers",
+            "prefetch",
+            "accumulate",
+            "devices",
+            "strategy",
+            "tensor_parallel",
+            "context_parallel",
+            "guards",
+            "hang_minutes",
+            "max_hours",
+        )
+    ),
+}
+"""Settings that may change when a run is resumed."""
+
+
+def check_begun(folder: Path, config: Config, is_tuned: bool = False) -> None:
+    """As `check_same_run`, without its lock: also where a live process is at the run before its first checkpoint.
+    is_tuned: a sweep will give it its rate, which is not compared."""
+    if (folder / "checkpoints").is_dir() or ((folder / "config.yaml").is_file() and folder_claims(folder).live()):
+        _compare(folder, config, is_tuned)
+
+
+def check_same_run(folder: Path, config: Config) -> None:
+    """Raises ConfigError where a run's folder has checkpoints of other settings. The caller has its lock."""
+    if (folder / "checkpoints").is_dir():
+        _compare(folder, config)
+
+
+def _compare(folder: Path, config: Config, is_tuned: bool = False) -> None:
+    if not (folder / "config.yaml").is_file():
+        return
+    digested = bool(newest_progress(folder / "checkpoints").tokenizer_digest)
+    new, old = (_determining(one, digested) for one in (plain(config), plain(parse(read_run_config(folder)))))
+    if is_tuned:
+        new["train"]["lr"] = old["train"]["lr"]
+    for key, given, before in _differences(new, old):
+        was = "null" if before is None else repr(before)
+        raise ConfigError(key, given, f"{was} as in {folder} (or another study.name)")
+
+
+def _determining(config: Mapping[str, Any], digested: bool) -> dict[str, Any]:
+    """The settings that determine a run's result: model, data, training, seed. digested: whether the checkpoints know
+    their text and tokenizer by digest, wherever these are."""
+    kept = {k: dict(config[k]) for k in ("model", "data", "train")}
+    for place in PLACES if digested else ("folder",):
+        kept["data"].pop(place, None)
+    for section, key in CHANGEABLE_ON_RESUME:
+        kept[section].pop(key, None)
+    return {**kept, "seed": config["seed"]}
+
+
+def _differences(new: Any, old: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(new, dict) and isinstance(old, dict):
+        differences = []
+        for name in dict.fromkeys([*new, *old]):
+            differences += _differences(new.get(name), old.get(name), f"{key}.{name}" if key else str(name))
+        return differences
+    return [] if new == old else [(key, new, old)]
