@@ -1,5 +1,6 @@
 """Train a study, train a sweep in W&B's format, and probe, by workers that a launcher starts."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from lcprobe.studies.launchers.watching.screen import summary
 from lcprobe.studies.launchers.watching.state import study_state
 from lcprobe.studies.launchers.watching.watch import Watch
 from lcprobe.studies.launchers.work.failures import Failure, as_command, worst_of
-from lcprobe.studies.launchers.work.orders import PROBE, TRAIN, ProbeOrder, TrainOrder, write_order
+from lcprobe.studies.launchers.work.orders import PROBE, TRAIN, ProbeOrder, TrainOrder, add_to_order, write_order
 from lcprobe.studies.launchers.work.probing import NotedFailures, finished_units
 from lcprobe.studies.launchers.work.reports import Report, read_reports, take_reports
 from lcprobe.studies.launchers.work.training import TrainUnit, own_words, run_units, trial_units, tuned_runs
@@ -49,6 +50,7 @@ from lcprobe.studies.training.train_study import (
 from lcprobe.training.processes import known_to_all, processes
 from lcprobe.words import and_list, counted
 
+log = logging.getLogger(__name__)
 OF_KIND = {TRAIN: ("trial", "run"), PROBE: ("model",)}
 """Of units that `lcprobe status` shows."""
 
@@ -69,8 +71,12 @@ def train_by_workers(mapping: Mapping[str, Any], launcher: Choice) -> None:
     plan = print_plan(mapping, write=True)
     study = plan.folder
     write_study(plan, mapping)
-    trials = {} if plan.config.study.run is None else {plan.config.study.run: dict(in_sweep(mapping))}
-    units = _train([plan], study, started_by, trials)
+    alone = plan.config.study.run
+    if alone is None:
+        units = _train([plan], write_order(study, TrainOrder(0, started_by.retries)), started_by)
+    else:  # workers that an agent's launcher starts are those of its run in W&B: they train no other
+        order = add_to_order(study, TrainOrder(0, started_by.retries, {alone: dict(in_sweep(mapping))}))
+        units = _train([plan], order, started_by, tuple(unit.name for unit in _units_of(plan)))
     if units is None:
         return
     if plan.config.study.lr_sweep.lrs:
@@ -92,7 +98,8 @@ def trainer_of_trials(launcher: Choice) -> Callable[[Sequence[StudyPlan], Mappin
 
     def train(plans: Sequence[StudyPlan], mappings: Mapping[str, Mapping[str, Any]]) -> bool:
         try:
-            return _train(plans, plans[0].folder, started_by, mappings) is not None
+            order = write_order(plans[0].folder, TrainOrder(0, started_by.retries, mappings))
+            return _train(plans, order, started_by) is not None
         except WorkLeft as error:
             say(str(error), to_stderr=True)
             return True
@@ -156,10 +163,12 @@ def _launcher(choice: Choice) -> Launcher[Any]:
 
 
 def _train(
-    plans: Sequence[StudyPlan], study: Path, launcher: Launcher[Any], trials: Mapping[str, Mapping[str, Any]]
+    plans: Sequence[StudyPlan], order: TrainOrder, launcher: Launcher[Any], only: tuple[str, ...] = ()
 ) -> list[TrainUnit] | None:
-    """Train what is left of plans; their units, None where nobody waits for them. Raises WorkLeft."""
-    rules = _rules(study, write_order(study, TrainOrder(0, launcher.retries, trials)))
+    """Train what is left of plans of one folder, ordered by its launch; their units, None where nobody waits for
+    them. only: names of units that workers take; empty: all. Raises WorkLeft."""
+    study = plans[0].folder
+    rules = _rules(study, order)
     units = [unit for plan in plans for unit in _units_of(plan)]
     runs = [unit for unit in units if unit.job_type == "train"]
     devices = max(unit.run_.config.train.devices for unit in units)
@@ -169,7 +178,7 @@ def _train(
 
     if not open_units():
         return units
-    task = Task(study, (TRAIN,), len(open_units()), devices, study / WORK / "logs")
+    task = Task(study, (TRAIN, *only), len(open_units()), devices, study / WORK / "logs")
 
     def done() -> float:
         return sum(unit.progress() + unit.is_done() for unit in units)
@@ -250,7 +259,16 @@ def _start(
 
     _say_who_goes_on(task.folder)
     with ProgressDisplay() as display:
-        show = lambda: display.show(*summary(study_state(task.folder), OF_KIND[kind]))  # noqa: E731
+        failed = set[str]()
+
+        def show() -> None:
+            try:
+                display.show(*summary(study_state(task.folder), OF_KIND[kind]))
+            except (LcprobeError, OSError) as error:  # what is shown is not what is done
+                if str(error) not in failed:
+                    log.warning("progress is not shown: %s; the work goes on", error)
+                failed.add(str(error))
+
         Watch(launcher, task, left, done, show, dead).run()
     return True
 

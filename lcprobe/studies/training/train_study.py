@@ -29,7 +29,7 @@ from lcprobe.studies.training.plan_screen import full_lines, plan_table, screen_
 from lcprobe.studies.training.same_settings import check_begun
 from lcprobe.studies.training.sweep_trial import add_trial, in_sweep
 from lcprobe.studies.training.train_run import train_run
-from lcprobe.studies.training.units_file import write_train_units
+from lcprobe.studies.training.units_file import add_train_units, write_train_units
 from lcprobe.training.ranks import is_main
 from lcprobe.words import counted
 
@@ -79,7 +79,10 @@ def print_plan(mapping: Mapping[str, Any], full: bool = False, write: bool = Fal
     _check_names(plan)
     if not write:  # training finds it out, or does without
         _check_corpus(plan)
-    show_plan(plan, full, write and plan.config.study.run is None)  # one run of several is not the study's plan
+    is_whole = plan.config.study.run is None  # one run of several is not the study's plan
+    if write and not is_whole:
+        add_train_units(plan)
+    show_plan(plan, full, write and is_whole)
     return plan
 
 

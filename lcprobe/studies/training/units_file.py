@@ -1,11 +1,14 @@
 """work/train_units.json: the trials and runs of a study with what they cost, for `lcprobe status`, which plans
 nothing."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lcprobe.config import Config
-from lcprobe.files import digest_json, write_json
+from lcprobe.files import digest_json, read_json, write_json
+from lcprobe.locks import waited_claim
 from lcprobe.schema import plain
 from lcprobe.studies.planning.costs import training_flops
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
@@ -13,6 +16,7 @@ from lcprobe.studies.status import WORK
 from lcprobe.studies.training.lr_sweep import trial_folder, trials_of
 
 TRIAL, RUN = "trial", "run"
+UNITS = "train_units.json"
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,34 @@ class UnitFacts:
 
 def write_train_units(plan: StudyPlan) -> None:
     """Write the units of a plan."""
+    write_json(plan.folder / WORK / UNITS, {"units": [asdict(unit) for unit in _units_of(plan)]})
+
+
+def add_train_units(plan: StudyPlan) -> None:
+    """Add the units of one run of several (study.run) to what is known of its study, unless they are. Other processes
+    may do so at once."""
+    path, units = plan.folder / WORK / UNITS, [asdict(unit) for unit in _units_of(plan)]
+    with waited_claim(plan.folder / WORK, UNITS, str(plan.folder), wait="notes what there is to do"):
+        known = _known(path)
+        names = {(one.get("kind"), one.get("name")) for one in known}
+        added = [unit for unit in units if (unit["kind"], unit["name"]) not in names]
+        if added:
+            write_json(path, {"units": [*known, *added]})
+
+
+def _units_of(plan: StudyPlan) -> list[UnitFacts]:
     trials = [trial for own in trials_of(plan).values() for trial in own]
     units = [_facts(TRIAL, trial, trial_folder(plan, trial), plan.folder) for trial in trials]
     if not plan.config.study.lr_sweep.only:
         units += [_facts(RUN, run, run.folder, plan.folder) for run in plan.runs]
-    write_json(plan.folder / WORK / "train_units.json", {"units": [asdict(unit) for unit in units]})
+    return units
+
+
+def _known(path: Path) -> list[dict[str, Any]]:
+    """The units of a file; none where it is missing or damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return [one for one in read_json(path)["units"] if isinstance(one, dict)]
+    return []
 
 
 def settings_of(config: Config) -> str:

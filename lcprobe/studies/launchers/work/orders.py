@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from lcprobe.errors import ConfigError, DataError, unknown_name
 from lcprobe.files import digest_json, read_json, write_json
+from lcprobe.locks import waited_claim
 from lcprobe.merging import Settings
 from lcprobe.studies.status import WORK
 
@@ -65,6 +66,15 @@ def write_order(study: Path, order: Order) -> Order:
     order = replace(order, launch=before + 1)
     write_json(path, asdict(order))
     return order
+
+
+def add_to_order(study: Path, order: TrainOrder) -> TrainOrder:
+    """As `write_order`, with the trials that the order before had: agents of a sweep, each with a launcher, may share
+    a folder."""
+    with waited_claim(study / WORK, "train.json", str(study), wait="notes what is to be trained"):
+        before = _read(study, TrainOrder)
+        earlier = {} if before is None else before.trials
+        return write_order(study, replace(order, trials={**earlier, **order.trials}))
 
 
 def train_order(study: Path) -> TrainOrder | None:

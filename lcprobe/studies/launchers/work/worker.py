@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from lcprobe.studies.console import say
@@ -36,7 +37,9 @@ def work(study: Path, wanted: Sequence[str]) -> int:
     with closing(report):
         if train is not None and (not kinds or TRAIN in kinds):
             rules = Rules(study, train.launch, train.retries)
-            lost |= train_units(plans_of(study, train), rules, report, names or None)
+            own = {name: trial for name, trial in train.trials.items() if name in names}
+            plans = plans_of(study, replace(train, trials=own) if own else train)
+            lost |= train_units(plans, rules, report, names or None)
         if probe is not None and (not kinds or PROBE in kinds) and not lost:
             rules = Rules(study, probe.launch, probe.retries)
             lost |= probe_units(probe, rules, report, names or None)
