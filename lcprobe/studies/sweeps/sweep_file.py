@@ -31,7 +31,12 @@ KEYS = (
 METHODS = ("grid", "random")
 GOALS = ("minimize", "maximize")
 PARAMETER = ("value", "values", "probabilities", "distribution", "min", "max")
-DISTRIBUTIONS = ("constant", "categorical", "uniform", "int_uniform", "log_uniform_values")
+OF_WAY = {
+    "value": ("constant",),
+    "values": ("categorical", "categorical_w_probabilities"),
+    "min": ("uniform", "int_uniform", "log_uniform_values"),
+}
+"""Distributions of W&B that go with each way to give what is drawn."""
 MAX_TRIALS = 1000
 """As many as a grid may have runs."""
 MAX_RANGE = 1_000_000
@@ -157,9 +162,15 @@ def _parameter(key: str, given: Any, method: str) -> Parameter:
             raise unknown_name(key, name, PARAMETER)
     ways = [one for one in (["value"], ["values"], ["min", "max"]) if not {*one}.isdisjoint(given)]
     require(key, dict(given), len(ways) == 1, "one of: value | values | min and max")
-    if "value" in given:
+    way = ways[0][0]
+    stated, fitting = given.get("distribution"), OF_WAY[way]
+    allowed = f"{' | '.join(fitting)} beside {' and '.join(ways[0])}"
+    require(f"{key}.distribution", stated, stated is None or stated in fitting, allowed)
+    unasked = way != "values" and "probabilities" in given
+    require(f"{key}.probabilities", given.get("probabilities"), not unasked, "probabilities of values alone")
+    if way == "value":
         return Parameter([given["value"]])
-    if "values" in given:
+    if way == "values":
         values, chances = given["values"], given.get("probabilities")
         require(f"{key}.values", values, isinstance(values, list) and len(values) > 0, "a list of values")
         fits = chances is None or (isinstance(chances, list) and len(chances) == len(values))
@@ -169,8 +180,8 @@ def _parameter(key: str, given: Any, method: str) -> Parameter:
     low, high = (_number(f"{key}.{name}", given.get(name)) for name in ("min", "max"))
     require(key, dict(given), low <= high, "min <= max")
     whole = isinstance(low, int) and isinstance(high, int)
-    kind = str(given.get("distribution", "int_uniform" if whole else "uniform"))
-    require(f"{key}.distribution", kind, kind in DISTRIBUTIONS[2:], " | ".join(DISTRIBUTIONS))
+    kind = stated or ("int_uniform" if whole else "uniform")
+    require(f"{key}.distribution", kind, kind != "int_uniform" or whole, "int_uniform between whole numbers")
     require(f"{key}.min", low, kind != "log_uniform_values" or low > 0, "> 0")
     if method == "grid":
         require(key, dict(given), kind == "int_uniform", "value or values in a grid, or whole numbers min and max")
