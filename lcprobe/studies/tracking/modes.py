@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lcprobe.config import TrackConfig
+from lcprobe.errors import LcprobeError, require
 
 log = logging.getLogger(__name__)
 Mode = Literal["off", "offline", "online"]
 MODES: tuple[Mode, ...] = ("off", "offline", "online")
 """Of W&B, each with what the one before has."""
+WANDB_MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
+"""That its client takes."""
 CHECK_SECONDS = 4.0
 """A server that has not answered after this time is not there."""
 
@@ -45,7 +48,7 @@ def wandb_mode(config: TrackConfig, study: Path) -> Mode:
     try:
         return _mode(config, study)
     except Exception as error:  # of W&B's settings, or of its installation
-        line = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        line = fault_of(error)
         if line != SESSION.refused:
             SESSION.refused = line
             log.warning("W&B is off (%s); CSV and records are complete", line)
@@ -75,6 +78,12 @@ def stay_offline(reason: str, study: Path) -> None:
     if not SESSION.offline:
         SESSION.offline = reason
         log.warning("W&B is offline for this study (%s); to send it later: lcprobe sync %s", reason, study)
+
+
+def fault_of(error: Exception) -> str:
+    """One line on what W&B does not take."""
+    kind = "" if isinstance(error, LcprobeError) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split())[:200]}"
 
 
 def server() -> str:
@@ -118,7 +127,9 @@ def _asked(address: str) -> str:
 
 
 def _settings() -> Any:
-    """W&B's settings, of its files and the environment."""
+    """W&B's settings, of its files and the environment. Raises ConfigError for a WANDB_MODE that W&B does not have,
+    and W&B's own errors."""
+    clean_environment()
     return _loaded_settings(tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("WANDB_"))))
 
 
@@ -132,10 +143,21 @@ def _loaded_settings(environment: tuple[tuple[str, str], ...]) -> Any:
     return settings
 
 
+def clean_environment() -> None:
+    """Take what is empty for not set, and WANDB_MODE without blanks and capitals, here and in W&B's own client, which
+    fails otherwise. Raises ConfigError for a mode that W&B does not have."""
+    for name in [name for name in os.environ if name.startswith("WANDB_") and not os.environ[name].strip()]:
+        del os.environ[name]
+    if given := os.environ.get("WANDB_MODE"):
+        mode = os.environ["WANDB_MODE"] = given.strip().lower()
+        require("WANDB_MODE", given, mode in WANDB_MODES, " | ".join(WANDB_MODES))
+
+
 def _allowed_by_environment() -> Mode:
-    """The most that the environment allows; a mode that W&B does not have allows nothing."""
+    """The most that the environment allows."""
     if os.environ.get("WANDB_DISABLED", "").strip().lower() not in ("", "0", "false", "no"):
         return "off"
+    clean_environment()
     return _allowed_by(os.environ.get("WANDB_MODE", ""))
 
 

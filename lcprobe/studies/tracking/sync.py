@@ -10,15 +10,17 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lcprobe.errors import ConfigError, ServerError
+from lcprobe.errors import ConfigError, LcprobeError, Said, ServerError
 from lcprobe.files import digest_file, read_json, write_json
 from lcprobe.locks import waited_claim
 from lcprobe.studies.console import say
+from lcprobe.studies.tracking.identity import IDENTITY
 from lcprobe.studies.tracking.log_file import read_log
-from lcprobe.studies.tracking.modes import credentials, server, unreachable
+from lcprobe.studies.tracking.modes import credentials, fault_of, server, unreachable
 from lcprobe.words import counted
 
 SENT = "sent.json"
@@ -67,14 +69,21 @@ def sync(folders: list[Path]) -> None:
     if not found:
         allowed = "a folder with runs that were tracked offline (track.wandb=offline)"
         raise ConfigError("sync", ", ".join(map(str, folders)), allowed)
-    address = server()
-    has_credentials, fault = credentials()
+    try:
+        address = server()
+        has_credentials, fault = credentials()
+    except LcprobeError:
+        raise
+    except Exception as error:  # of W&B's settings, or of its installation
+        raise ConfigError("W&B's settings", Said(fault_of(error)), "settings that W&B itself can read") from None
     if not has_credentials:
         given = fault or "it has no credentials"
         raise ServerError(f"W&B: {given} (for {address}); allowed: `wandb login`, or WANDB_API_KEY")
     if reason := unreachable(address):
         raise ServerError(f"W&B: {reason}; nothing was sent")
-    with waited_claim(folders[0], "sync", f"{folders[0]}", wait="sends it to W&B"):
+    with ExitStack() as claims:
+        for study in sorted({_study_of(one.log) for one in found}):  # in order: two of us do not wait for each other
+            claims.enter_context(waited_claim(study, "sync", str(study), wait="sends it to W&B"))
         plan = plan_of(found, address)
         say(*plan.notes)
         failed = _send(plan.send, address)
@@ -86,6 +95,12 @@ def sync(folders: list[Path]) -> None:
     if failed:
         names = ", ".join(str(one.log.parent) for one in failed)
         raise ServerError(f"W&B did not take {names}; the same command sends them again")
+
+
+def _study_of(log: Path) -> Path:
+    """The study's folder that a log of W&B lies in, whichever folder was asked for; without one, the run's."""
+    run = log.resolve().parents[2]
+    return next((folder for folder in (run, *run.parents) if (folder / IDENTITY).is_file()), run)
 
 
 def tracked_in(folder: Path) -> list[Tracked]:

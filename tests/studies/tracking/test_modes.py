@@ -1,6 +1,7 @@
 """Which mode W&B gets: what is wanted, what the environment and W&B's settings allow, credentials, and the server."""
 
 import logging
+import os
 import socket
 
 import pytest
@@ -15,7 +16,6 @@ KEY = "x" * 40
 @pytest.fixture
 def environment(monkeypatch, tmp_path):
     """No settings, no credentials, a server that answers; a function that sets variables."""
-    import os
 
     for name in [name for name in os.environ if name.startswith("WANDB_") or name == "NETRC"]:
         monkeypatch.delenv(name)
@@ -47,6 +47,10 @@ def environment(monkeypatch, tmp_path):
         ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "nonsense"}, "off"),
         ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, "offline"),
         ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": "shared"}, "online"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": ""}, "online"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_MODE": " OFFLINE "}, "offline"),
+        ("auto", {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "", "WANDB_PROJECT": " "}, "online"),
+        ("auto", {"WANDB_API_KEY": ""}, "offline"),
         ("auto", {"WANDB_MODE": "online"}, "offline"),
         ("auto", {"WANDB_API_KEY": KEY, "WANDB_DISABLED": "true"}, "off"),
         ("auto", {"WANDB_API_KEY": KEY, "WANDB_DISABLED": "false"}, "online"),
@@ -60,6 +64,17 @@ def environment(monkeypatch, tmp_path):
 def test_the_environment_is_never_exceeded(environment, tmp_path, wanted, given, mode):
     environment(given)
     assert wandb_mode(TrackConfig(wandb=wanted), tmp_path) == mode
+    if mode != "off":
+        import wandb
+
+        wandb.Settings().update_from_env_vars(dict(os.environ))  # its client can read what is left
+
+
+def test_a_mode_that_wandb_does_not_have_is_named(environment, tmp_path, caplog):
+    environment({"WANDB_API_KEY": KEY, "WANDB_MODE": "nonsense"})
+    with caplog.at_level(logging.WARNING, "lcprobe"):
+        assert wandb_mode(TrackConfig(), tmp_path) == "off"
+    assert "W&B is off (WANDB_MODE: given 'nonsense'; allowed: online | offline | shared" in caplog.text
 
 
 @pytest.mark.parametrize(("machine", "mode"), [("wandb.example.org", "online"), ("api.wandb.ai", "offline")])

@@ -1,6 +1,7 @@
 """Which of the folders of W&B are sent: of each run the newest that is whole, once, by content and server."""
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from lcprobe.errors import ConfigError, ServerError
 from lcprobe.files import digest_file, write_json
 from lcprobe.studies.tracking import sync as module
+from lcprobe.studies.tracking.identity import IDENTITY
 from lcprobe.studies.tracking.sync import SENT, plan_of, sync, tracked_in
 
 HERE, THERE = "https://here.example.org", "https://there.example.org"
@@ -158,3 +160,40 @@ def test_what_the_client_has_sent_is_remembered(study, monkeypatch, capsys, writ
         with pytest.raises(ServerError, match="did not take"):
             sync([study])
         assert plan_of(tracked_in(study), HERE).send
+
+
+@pytest.mark.parametrize(("name", "value"), [("WANDB_MODE", "nonsense"), ("WANDB_BASE_URL", "no address")])
+def test_settings_that_wandb_cannot_read_are_one_line(study, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"^(WANDB_MODE|W&B's settings): ") as error:
+        sync([study])
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_two_at_once_send_a_run_once_whatever_folder_they_name(study, monkeypatch):
+    (study / IDENTITY).write_text("{}")
+    for name, value in (("server", lambda: HERE), ("credentials", lambda: (True, "")), ("unreachable", lambda _: "")):
+        monkeypatch.setattr(module, name, value)
+    began, go_on, sent = threading.Event(), threading.Event(), []
+
+    def send(runs, address):
+        if not sent:
+            began.set()
+            assert go_on.wait(60)
+        sent.extend(one.log for one in runs)
+        for one in runs:
+            write_json(one.log.parent / SENT, {address: digest_file(one.log)})
+        return []
+
+    monkeypatch.setattr(module, "_send", send)
+    first = threading.Thread(target=sync, args=([study],))
+    first.start()
+    assert began.wait(60)
+    second = threading.Thread(target=sync, args=([study / "c", study],))
+    second.start()
+    second.join(0.3)  # it waits, or is late; had it sent, so would both
+    go_on.set()
+    first.join(60)
+    second.join(60)
+    assert len(sent) == len(set(sent)) == 2, sent
