@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from lcprobe.cli.commands import main
 from lcprobe.errors import DataError
-from lcprobe.locks import Claims, folder_lock, this_process
+from lcprobe.locks import OWNER, Claims, folder_lock, this_process
 from lcprobe.probing.store import Store, unit_id
+from lcprobe.studies.launchers.watching import state
 from lcprobe.studies.launchers.watching.state import study_state
 from lcprobe.studies.launchers.work.failures import append_failure, failure_of
 from lcprobe.studies.launchers.work.orders import ProbeOrder, TrainOrder, probe_order, train_order, write_order
@@ -178,3 +180,32 @@ def test_command_lines_that_cannot_be(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", [-400.0, 400.0])
+@pytest.mark.parametrize("seen", [True, False])
+def test_the_clock_of_the_machine_that_looks_changes_nothing(study, monkeypatch, wrong, seen):
+    """Heartbeats are as old as the disk says; who is seen alive is not gone without one."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + wrong)
+    if not seen:  # a process of another machine
+        monkeypatch.setattr(state, "gone_from", lambda who, path: None)
+        monkeypatch.setattr(state, "is_gone", lambda who: None)
+    with folder_lock(study / "b"):
+        owner = study / "b" / OWNER
+        of = lambda: next(unit for unit in study_state(study).units if unit.name == "b")  # noqa: E731
+        assert of().state == "running"
+        assert all(worker.beat is None or worker.beat < 60 for worker in of().workers)
+        long_ago = real() - 1000
+        os.utime(owner, (long_ago, long_ago))
+        assert of().state == ("running" if seen else "waiting")
+
+
+def test_json_has_no_nan(study, capsys):
+    report = Reporter(study)
+    with folder_lock(study / "b"):
+        report.begin("train", "b")
+        report._write(replace(report._now, done=12, total=40, loss=float("nan")))
+        assert main(["status", str(study), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert next(unit for unit in facts["units"] if unit["name"] == "b")["loss"] is None

@@ -1,6 +1,7 @@
 """Implements `lcprobe status`: the state of a study as a table, as JSON, or again and again."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -26,7 +27,7 @@ def show_status(folder: Path, watch: bool = False, as_json: bool = False) -> Non
         if watch and sys.stdout.isatty():
             print(CLEAR, end="")
         if as_json:
-            print(json.dumps(as_facts(state), ensure_ascii=False), flush=True)
+            print(json.dumps(as_facts(state), ensure_ascii=False, allow_nan=False), flush=True)
         else:
             _print(state)
         if not watch or not (state.of("running") or state.of("waiting")):
@@ -43,7 +44,13 @@ def as_facts(state: StudyState) -> dict[str, Any]:
         "share": share_done(state.units),
         "eta_seconds": seconds_left(state),
     }
-    return facts | {"idle_workers": state.idle, "units": [asdict(unit) for unit in state.units]}
+    units = [{key: _in_json(value) for key, value in asdict(unit).items()} for unit in state.units]
+    return facts | {"idle_workers": state.idle, "units": units}
+
+
+def _in_json(value: Any) -> Any:
+    """A value as JSON has it, which knows no NaN and no infinity: null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summary(state: StudyState, kinds: tuple[str, ...] = ("trial", "run", "model")) -> tuple[str, str, float]:

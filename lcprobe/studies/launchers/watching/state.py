@@ -1,17 +1,20 @@
 """What is done, running, failed and waiting of a study, from its files alone: nothing is planned, no model is built,
-no torch is imported, nothing is written."""
+no torch is imported, and nothing is written but a file without a name, whose date is the time by the clock that dates
+the others."""
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from lcprobe.errors import DataError, NumericsError
-from lcprobe.locks import OWNER, Process, gone_from, holder_of
+from lcprobe.locks import OWNER, Process, gone_from, holder_of, is_gone
 from lcprobe.probing.store import Store, text_store
 from lcprobe.studies.launchers.work.failures import FAILURES, read_failures, reason_to_give_up
 from lcprobe.studies.launchers.work.orders import (
@@ -80,20 +83,53 @@ class StudyState:
         return [unit for unit in self.units if unit.state == state and unit.kind in kinds]
 
 
+class _Clock:
+    """Ages of files of a folder, by the clock of its file system: a look from another machine, whose own clock may be
+    another, gives the same."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    @cached_property
+    def _now(self) -> float:
+        try:
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                return os.fstat(file.fileno()).st_mtime
+        except OSError:  # a folder to read alone
+            return time.time()
+
+    def age(self, path: Path) -> float | None:
+        """Seconds since a file was written or touched; None where there is none."""
+        with suppress(OSError):
+            return max(0.0, self._now - path.stat().st_mtime)
+        return None
+
+    def is_gone(self, who: Process, path: Path) -> bool:
+        """Whether the holder of a lock or claim is gone: not one that is seen alive, however late its heartbeat."""
+        gone = gone_from(who, path)
+        if gone is None and who.beats:
+            age = self.age(path)
+            return age is not None and age > SILENT
+        return bool(gone)
+
+
 def study_state(folder: Path) -> StudyState:
     """The state now. Raises DataError for a folder in which no command has written what there is to do."""
     train, probe = known_units(folder, TRAIN), known_units(folder, PROBE)
     if not train and not probe:
         allowed = "a study's folder, in which train.py or evaluate.py of this version has begun"
         raise DataError(f"{folder}: nothing is known of what there is to do; allowed: {allowed}")
-    reports = [report for report in read_reports(folder).values() if not _is_gone(report.who)]
+    clock = _Clock(folder)
+    reports = [report for report in read_reports(folder).values() if not is_gone(report.who)]
     trained = train_order(folder) or TrainOrder()
-    runs = [_train_unit(folder, unit, trained, reports) for unit in train.get("units", [])]
-    models = _probe_units(folder, probe, probe_order(folder) or ProbeOrder(), reports)
+    runs = [_train_unit(folder, unit, trained, reports, clock) for unit in train.get("units", [])]
+    models = _probe_units(folder, probe, probe_order(folder) or ProbeOrder(), reports, clock)
     return StudyState(folder, (*runs, *models), sum(not report.unit for report in reports))
 
 
-def _train_unit(study: Path, unit: Mapping[str, Any], order: TrainOrder, reports: list[Report]) -> UnitState:
+def _train_unit(
+    study: Path, unit: Mapping[str, Any], order: TrainOrder, reports: list[Report], clock: _Clock
+) -> UnitState:
     folder, steps = study / unit["folder"], int(unit["steps"])
     status, known = _quiet_status(folder), {k: unit[k] for k in ("kind", "name", "group")}
     failures = read_failures(folder / FAILURES, unit["name"])
@@ -112,13 +148,15 @@ def _train_unit(study: Path, unit: Mapping[str, Any], order: TrainOrder, reports
     holders = [holder_of(folder / OWNER), holder_of(study / WORK / f"{unit['name']}.claim")]
     paths = (folder / OWNER, study / WORK / f"{unit['name']}.claim")
     live = [
-        (who, path) for who, path in zip(holders, paths, strict=True) if who is not None and not _is_gone(who, path)
+        (who, path)
+        for who, path in zip(holders, paths, strict=True)
+        if who is not None and not clock.is_gone(who, path)
     ]
     if live:
         who, path = live[0]
         report = next((r for r in reports if r.kind == TRAIN and r.unit == unit["name"] and r.total), None)
         own |= _in_hand(report, folder, step, steps)
-        worker = Worker(who.host, who.pid, who.since, _age(path) if who.beats else None)
+        worker = Worker(who.host, who.pid, who.since, clock.age(path) if who.beats else None)
         return UnitState(**known, **own, state="running", workers=(worker,))
     if lost is not None:
         final = lost.exit == NumericsError.exit_code and unit["kind"] == "trial"
@@ -143,12 +181,14 @@ def _in_hand(report: Report | None, folder: Path, step: int, steps: int) -> dict
     return {}
 
 
-def _probe_units(study: Path, file: Mapping[str, Any], order: ProbeOrder, reports: list[Report]) -> list[UnitState]:
+def _probe_units(
+    study: Path, file: Mapping[str, Any], order: ProbeOrder, reports: list[Report], clock: _Clock
+) -> list[UnitState]:
     """One for each model: its units of records, who is at them, and what failed."""
     if not file:
         return []
     records, texts = Store(study / "records"), text_store(study)
-    claims = {**_live(records.folder), **_live(texts.folder)}
+    claims = {**_live(records.folder, clock), **_live(texts.folder, clock)}
     found = []
     for model in file["models"]:
         name, units = model["name"], model["units"]
@@ -181,28 +221,14 @@ def _probe_units(study: Path, file: Mapping[str, Any], order: ProbeOrder, report
     return found
 
 
-def _live(folder: Path) -> dict[str, Worker]:
+def _live(folder: Path, clock: _Clock) -> dict[str, Worker]:
     """Who has a claim in a folder, by its name."""
     found = {}
     for path in folder.glob("*.claim"):
         who = holder_of(path)
-        if who is not None and not _is_gone(who, path):
-            found[path.name.removesuffix(".claim")] = Worker(who.host, who.pid, who.since, _age(path))
+        if who is not None and not clock.is_gone(who, path):
+            found[path.name.removesuffix(".claim")] = Worker(who.host, who.pid, who.since, clock.age(path))
     return found
-
-
-def _is_gone(who: Process, path: Path | None = None) -> bool:
-    gone = gone_from(who, path if path is not None else Path(os.devnull))
-    if not gone and path is not None and who.beats:
-        age = _age(path)
-        return age is not None and age > SILENT
-    return bool(gone)
-
-
-def _age(path: Path) -> float | None:
-    with suppress(OSError):
-        return max(0.0, time.time() - path.stat().st_mtime)
-    return None
 
 
 def _saved(folder: Path) -> tuple[int, float]:
