@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -142,6 +143,15 @@ def remove_leftovers(folder: Path, below: bool = True) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_atomic(path, json.dumps(value, indent=1, sort_keys=False, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """A value as JSON has it, which knows neither NaN nor infinity: null, in lists and mappings too."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return {key: finite(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def read_json(path: Path) -> Any:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from lcprobe.errors import ConfigError, DataError, Said
+from lcprobe.errors import ConfigError, DataError, Said, require
 from lcprobe.files import check_new_file
 from lcprobe.probing.store import compact
 from lcprobe.studies.console import print_rows, say
@@ -17,6 +19,10 @@ from lcprobe.words import counted
 
 MAX_SHOWN = 200
 """Rows of a query in SQL that are printed."""
+QUERIES = ("SELECT", "EXPLAIN", "MULTI")
+"""Kinds of DuckDB's statements that ask. MULTI: pivot."""
+AS_TEXT = ("INTERVAL", "TIME WITH TIME ZONE", "BIT", "BLOB", "UUID")
+"""Its types that are printed and written as texts."""
 
 
 def show_records(folders: Sequence[Path], query: RecordQuery, sql: str | None, out: tuple[str, Path] | None) -> None:
@@ -60,8 +66,15 @@ def ask(records: pa.Table, sql: str) -> pa.Table:
     with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
         connection.register("records", records)
         try:
+            statements = connection.extract_statements(sql)
+            kinds = [str(one.type).rpartition(".")[2] for one in statements]
+            require(
+                "--sql", sql, len(kinds) == 1 and kinds[0] in QUERIES, "one query, such as select ... from records"
+            )
             answer = connection.sql(sql)
-            return pa.table({}) if answer is None else _plain_numbers(answer.to_arrow_table())
+            return (
+                pa.table({}) if answer is None else _plain_numbers(answer.project(_columns(answer)).to_arrow_table())
+            )
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
@@ -69,12 +82,28 @@ def ask(records: pa.Table, sql: str) -> pa.Table:
             ) from None
 
 
+def _columns(answer: Any) -> str:
+    """The columns of DuckDB's answer, each with a name of its own, and as text where neither Arrow's files nor JSON
+    have its type."""
+    names: list[str] = []
+    for name in answer.columns:
+        more = (f"{name}_{number}" for number in count(1))
+        names.append(name if name not in names else next(one for one in more if one not in (*names, *answer.columns)))
+    kinds = ["::varchar" if str(kind) in AS_TEXT else "" for kind in answer.types]
+    quoted = [name.replace('"', '""') for name in names]
+    return ", ".join(f'#{at}{kind} AS "{name}"' for at, (kind, name) in enumerate(zip(kinds, quoted, strict=True), 1))
+
+
 def _plain_numbers(table: pa.Table) -> pa.Table:
     """DuckDB sums whole numbers into ones of 128 bits, which Arrow has as decimals, and files as texts."""
     for at, field in enumerate(table.schema):
         if pa.types.is_decimal(field.type):
             plain = pa.int64() if field.type.scale == 0 else pa.float64()
-            table = table.set_column(at, field.name, table[at].cast(plain))
+            try:
+                column = table[at].cast(plain)
+            except pa.ArrowInvalid:  # beyond 64 bits: to the last digit, as text
+                column = table[at].cast(pa.string())
+            table = table.set_column(at, field.name, column)
     return table
 
 

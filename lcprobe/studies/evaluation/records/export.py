@@ -14,7 +14,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from lcprobe.analysis.report.tables import safe
-from lcprobe.files import atomic_file
+from lcprobe.errors import ConfigError, Said
+from lcprobe.files import atomic_file, finite
 
 BATCH_ROWS = 1 << 16
 PLAIN = r"^[0-9A-Za-z]"
@@ -22,9 +23,16 @@ PLAIN = r"^[0-9A-Za-z]"
 
 
 def write_records(path: Path, table: pa.Table, suffix: str) -> None:
-    """Write a table. suffix: a key of FORMATS. Raises OSError where it cannot be written; nothing stays then."""
-    with atomic_file(path) as file:
-        FORMATS[suffix](table, file)
+    """Write a table. suffix: a key of FORMATS. Raises OSError where it cannot be written, and ConfigError for a
+    column of a type that such a file does not have; nothing stays then."""
+    try:
+        with atomic_file(path) as file:
+            FORMATS[suffix](table, file)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise ConfigError(
+            f"--{suffix}", Said(reason), "types that such a file has (column::varchar in --sql)"
+        ) from None
 
 
 def _csv(table: pa.Table, file: BinaryIO) -> None:
@@ -55,13 +63,18 @@ def _parquet(table: pa.Table, file: BinaryIO) -> None:
 
 def _jsonl(table: pa.Table, file: BinaryIO) -> None:
     """One object a line; what is no finite number is null, as JSON has no other word for it."""
+    nested = [field.name for field in table.schema if pa.types.is_nested(field.type)]  # of a query in SQL
     for at, field in enumerate(table.schema):
         if pa.types.is_floating(field.type):
             column = table[at]
-            finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, field.type))
-            table = table.set_column(at, field, finite)
+            table = table.set_column(
+                at, field.name, pc.if_else(pc.is_finite(column), column, pa.scalar(None, field.type))
+            )
     for batch in table.to_batches(BATCH_ROWS):
-        lines = [json.dumps(row, ensure_ascii=False, default=str) for row in batch.to_pylist()]
+        rows = batch.to_pylist()
+        for row in rows if nested else ():
+            row |= {name: finite(row[name]) for name in nested}
+        lines = [json.dumps(row, ensure_ascii=False, default=str, allow_nan=False) for row in rows]
         file.write("".join(f"{line}\n" for line in lines).encode())
 
 

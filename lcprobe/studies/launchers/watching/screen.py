@@ -1,7 +1,6 @@
 """Implements `lcprobe status`: the state of a study as a table, as JSON, or again and again."""
 
 import json
-import math
 import sys
 import time
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lcprobe.files import finite
 from lcprobe.studies.console import print_rows, say
 from lcprobe.studies.launchers.watching.pace import seconds_left, share_done
 from lcprobe.studies.launchers.watching.state import StudyState, UnitState, study_state
@@ -44,13 +44,8 @@ def as_facts(state: StudyState) -> dict[str, Any]:
         "share": share_done(state.units),
         "eta_seconds": seconds_left(state),
     }
-    units = [{key: _in_json(value) for key, value in asdict(unit).items()} for unit in state.units]
+    units = [{key: finite(value) for key, value in asdict(unit).items()} for unit in state.units]
     return facts | {"idle_workers": state.idle, "units": units}
-
-
-def _in_json(value: Any) -> Any:
-    """A value as JSON has it, which knows no NaN and no infinity: null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summary(state: StudyState, kinds: tuple[str, ...] = ("trial", "run", "model")) -> tuple[str, str, float]:

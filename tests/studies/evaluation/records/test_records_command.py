@@ -123,6 +123,37 @@ def test_sql_over_the_records_alone(folder, tmp_path, capsys):
     assert not (tmp_path / "out.csv").exists()
 
 
+def asked(folder, tmp_path, capsys, sql: str, *words: str) -> str:
+    assert main(["records", str(folder), "--sql", sql, *words]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def test_every_type_and_every_column_of_sql_is_printed_and_written(folder, tmp_path, capsys):
+    pytest.importorskip("duckdb")
+    big = "170141183460469231731687303715884105727"
+    sql = f"select interval 1 day as d, {big}::hugeint h, model, model, 'a'::blob b, ['nan'::double] l, 'inf'::double f from records limit 1"
+    printed = asked(folder, tmp_path, capsys, sql)
+    assert "1 day" in printed
+    assert "model_1" in printed
+    for suffix in ("csv", "parquet", "jsonl"):
+        asked(folder, tmp_path, capsys, sql, f"--{suffix}", str(tmp_path / f"a.{suffix}"))
+    assert pq.read_table(tmp_path / "a.parquet").column_names == ["d", "h", "model", "model_1", "b", "l", "f"]
+    row = json.loads((tmp_path / "a.jsonl").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert (row["d"], row["h"], row["l"], row["f"]) == ("1 day", big, [None], None)
+    assert row["model"] == row["model_1"]
+
+
+@pytest.mark.parametrize(
+    "sql", ["create table t as select 1", "select 1; select 2", "-- nothing", "insert into records select 1"]
+)
+def test_sql_is_one_query(folder, sql, capsys):
+    pytest.importorskip("duckdb")
+    assert main(["records", str(folder), "--sql", sql]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --sql: given ")
+    assert error.count("\n") == 1
+
+
 def test_without_duckdb_sql_is_one_line(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     assert main(["records", str(folder), "--sql", "select 1"]) == 2
