@@ -170,9 +170,10 @@ def test_a_corpus_edited_in_the_middle_of_a_run_is_refused(tmp_path, data_settin
     os.utime(text)  # the same text in a newer file is the same corpus
     assert start_and_wait([str(config)], tmp_path) == 0
     text.write_text("\n\n".join([*prose[:-1], "Nothing but a late insertion, " * 100]))
-    for _ in range(2):  # refused again, and for a finished run too: a study would compare models of two corpora
+    # refused again, and for a finished run too, also by workers: a study would compare models of two corpora
+    for by in (["launcher=local"], []):
         capsys.readouterr()
-        assert train_main([str(config)]) == 2
+        assert train_main([str(config), *by]) == 2
         message = capsys.readouterr().err.strip().splitlines()[-1]
         assert message.startswith("error: ")
         assert f"trained on corpus {before[:16]}, data.corpus is now " in message

@@ -1,15 +1,18 @@
 """A run goes on with the settings that it began with: others are refused before anything of a study is written."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lcprobe.config import Config, parse
+from lcprobe.data.prepare import manifest_of
 from lcprobe.errors import ConfigError
+from lcprobe.files import digest_json
 from lcprobe.locks import folder_claims
 from lcprobe.schema import plain
 from lcprobe.studies.status import read_run_config
-from lcprobe.training.checkpoint import PLACES, newest_progress
+from lcprobe.training.checkpoint import PLACES, check_same_corpus, checkpoints, load_progress, newest_progress
 
 CHANGEABLE_ON_RESUME = {
     ("data", "workers"),
@@ -44,6 +47,27 @@ def check_begun(folder: Path, config: Config, is_tuned: bool = False) -> None:
     is_tuned: a sweep will give it its rate, which is not compared."""
     if (folder / "checkpoints").is_dir() or ((folder / "config.yaml").is_file() and folder_claims(folder).live()):
         _compare(folder, config, is_tuned)
+
+
+class SameTexts:
+    """Checks that runs which have begun are of the text that they would go on with; each text is looked at once."""
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[str, str, bool], dict[str, str]] = {}
+
+    def check(self, folder: Path, config: Config, trained_on: str) -> None:
+        """Raises DataError for another text or tokenizer than a run's newest checkpoint was trained on, and as
+        `manifest_of`. trained_on: see PlannedRun."""
+        for _, path in checkpoints(folder / "checkpoints"):
+            with suppress(OSError, ValueError, TypeError):  # damaged
+                before = load_progress(path)
+                break
+        else:
+            return
+        asked = digest_json(plain(config.data)), before.corpus_digest, bool(trained_on)
+        if asked not in self._digests:
+            self._digests[asked] = manifest_of(config.data, before.corpus_digest, anywhere=bool(trained_on))
+        check_same_corpus(path, before, self._digests[asked])
 
 
 def check_same_run(folder: Path, config: Config) -> None:

@@ -26,7 +26,7 @@ from lcprobe.studies.tracking.alerts import study_alert
 from lcprobe.studies.tracking.chosen import require_trackers
 from lcprobe.studies.training.lr_sweep import planned_rates, progress_of, spread_of, trial_folder, trials_of, tune
 from lcprobe.studies.training.plan_screen import full_lines, plan_table, screen_lines
-from lcprobe.studies.training.same_settings import check_begun
+from lcprobe.studies.training.same_settings import SameTexts, check_begun
 from lcprobe.studies.training.sweep_trial import add_trial, in_sweep
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.studies.training.units_file import add_train_units, write_train_units
@@ -62,13 +62,16 @@ def plan_to_train(mapping: Mapping[str, Any]) -> StudyPlan:
 
 
 def check_same_runs(plan: StudyPlan) -> None:
-    """Raises ConfigError where a run or a trial of a plan has begun with other settings, before anything of the plan
-    is written."""
+    """Raises ConfigError where a run or a trial of a plan has begun with other settings, and DataError where it was
+    with another text, before anything of the plan is written."""
+    texts = SameTexts()
     for trial in (trial for own in trials_of(plan).values() for trial in own):
         check_begun(trial_folder(plan, trial), trial.config)
+        texts.check(trial_folder(plan, trial), trial.config, trial.trained_on)
     sweep = plan.config.study.lr_sweep
     for run in () if sweep.only else plan.runs:
         check_begun(run.folder, run.config, is_tuned=bool(sweep.lrs or plan.config.study.tuned_by))
+        texts.check(run.folder, run.config, run.trained_on)
 
 
 def print_plan(mapping: Mapping[str, Any], full: bool = False, write: bool = False) -> StudyPlan:

@@ -88,9 +88,10 @@ def test_needles_at_a_thousand_samples(materials, task):
         Unit("it", Formats(h, "words", "numbers"), L, "none", 5, 200)
         for h in ("corpus", "needles")
         for L in (260, 600)
+        if (h, L) != ("needles", 600) or "digits" not in task  # there are not so many numbers of two digits
     ]
     table, _ = run_policies(tasks, units)
-    assert len(table) == 4 * len(POLICIES)
+    assert len(table) == len(units) * len(POLICIES)
     assert not [c for c in table if c.p_holm < ALPHA / 4]
     for c in table:
         if c.policy == "random_value":
