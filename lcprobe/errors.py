@@ -311,6 +311,8 @@ def run_command(body: Callable[[], int | None]) -> int:
         with ended_by_signals():
             return _said_here(body)
     except _Said as silent:
+        if isinstance(silent.error, LcprobeError | KeyboardInterrupt):
+            _wait_until_said(line_of(silent.error))
         return exit_code_of(silent.error)
     except (LcprobeError, KeyboardInterrupt) as error:
         _say(line_of(error))
@@ -325,6 +327,12 @@ def run_command(body: Callable[[], int | None]) -> int:
         )
         _say(f"error: input/output: {reason}{where}")
         return 74
+
+
+def _wait_until_said(line: str) -> None:
+    from lcprobe.locks.said_once import wait_until_said  # here, as below
+
+    wait_until_said(line)
 
 
 def _say(line: str) -> None:

@@ -87,12 +87,11 @@ def _train(words: list[str]) -> int:
     if not arguments.files:
         raise ConfigError("command line", "no config", "at least one .yaml file, such as configs/quickstart.yaml")
     from lcprobe.config import load, parse
-    from lcprobe.training.processes import known_to_all, processes
+    from lcprobe.training.processes import processes
 
     plan = _planned(arguments)
     mapping = load(arguments.files, arguments.overrides)
-    with known_to_all(ConfigError):
-        config = parse(mapping)  # every mistake that needs no torch is reported before torch is imported
+    config = parse(mapping)  # every mistake that needs no torch is reported before torch is imported
     launcher = config.launcher
     if plan:
         from lcprobe.tasks.text.hub_tokenizers import check_planned
@@ -145,14 +144,13 @@ def _evaluate(words: list[str]) -> int:
         )
     from lcprobe.config import load, parse, read_settings
     from lcprobe.probing.config import PublishedModel
-    from lcprobe.training.processes import known_to_all, processes
+    from lcprobe.training.processes import processes
 
     settings = read_settings(arguments.files, arguments.overrides)
     given: list[Path | PublishedModel] = [*arguments.folders, *map(PublishedModel, arguments.models)]
     # with folders, the settings go on top of theirs and are checked together
     whole = {} if given else load(arguments.files, arguments.overrides)
-    with known_to_all(ConfigError):
-        named = None if given else parse(whole)
+    named = None if given else parse(whole)
     launched = [key for key in sorted(settings.keys()) if key.partition(".")[0] == "launcher"]
     if (lists or "--cheat" in flags) and launched:
         raise ConfigError("launcher", " ".join([*flags, *lists]), "without launcher: this process does it")

@@ -40,6 +40,16 @@ def is_said_by_another(line: str) -> bool:
         return False
 
 
+def wait_until_said(line: str) -> None:
+    """Wait, not for long, until the first process of this machine has said a line: a launcher ends all as one ends,
+    whether they have spoken or not."""
+    until = time.monotonic() + WAIT_SECONDS
+    with suppress(OSError):
+        path = _path(line)
+        while not _is_said(path) and time.monotonic() < until:
+            time.sleep(0.02)
+
+
 def _path(line: str) -> Path:
     """The file that says that a line is said: of the processes that one process has started to meet at one port."""
     folder = Path(tempfile.gettempdir()) / f"lcprobe-{os.getuid()}"

@@ -54,8 +54,9 @@ def processes() -> Processes:
 
 @contextmanager
 def known_to_all(*kinds: type[BaseException]) -> Iterator[None]:
-    """Errors of these kinds in the block are ones that all processes of the run have: the first says them. An error
-    that one process may have alone, such as a file that its machine lacks, is none of them."""
+    """Errors of these kinds in the block are ones that all processes of the run have, as they have told each other:
+    the first says them. An error that one process may have alone, such as a file that its machine lacks, is none of
+    them, nor is one before they have joined: what one of them ends with ends the others, said or not."""
     try:
         yield
     except kinds as error:

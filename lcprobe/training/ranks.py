@@ -112,8 +112,7 @@ def join_processes(config: TrainConfig) -> Layout:
         how = f"{here.size} (or start {devices} with: torchrun --standalone --nproc-per-node {devices} train.py ...)"
         if here.starter == "srun":
             how = f"{here.size}, the processes that srun started (or srun --ntasks {devices})"
-        with known_to_all(ConfigError):
-            raise ConfigError("train.devices", devices, how)
+        raise ConfigError("train.devices", devices, how)
     if gpu and here.local_size > torch.cuda.device_count():
         given = f"{here.local_size} processes on this machine, which sees {torch.cuda.device_count()} GPUs"
         raise ConfigError("train.devices", given, "a GPU for each, all visible to every process (--gpus-per-node)")

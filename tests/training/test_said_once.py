@@ -1,6 +1,7 @@
 """What all processes of a run know is said by the first; an error of one process alone, by that one."""
 
 import json
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.errors import ConfigError, NumericsError, StoppedEarly, StoppedUnsaved, run_command
-from lcprobe.locks import folder_lock
+from lcprobe.locks import folder_lock, said_once
 from lcprobe.locks.said_once import is_said_by_another
 from lcprobe.training import saving
 from lcprobe.training.processes import known_to_all, processes
@@ -19,6 +20,7 @@ STOPS = (StoppedEarly, StoppedUnsaved, NumericsError, KeyboardInterrupt)
 
 
 def started(monkeypatch, rank: int) -> None:
+    monkeypatch.setattr(said_once, "WAIT_SECONDS", 0.05)
     values = {"WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "here", "MASTER_PORT": 29500}
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
@@ -44,6 +46,38 @@ def test_the_first_says_what_all_know_and_all_end_with_its_code(monkeypatch, cap
 
     assert run_command(body) == code
     assert (capsys.readouterr().err == "") == (rank == 1)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_mistake_is_said_by_any_process_that_ends_with_it_before_they_have_joined(
+    rank, monkeypatch, capsys, tmp_path, data_settings
+):
+    """torchrun ends the others as soon as one ends, said or not."""
+    started(monkeypatch, rank)
+    config = write_config(tmp_path, data_settings)
+    assert train_main([str(config), f"train.guardz{rank}=1"]) == 2
+    assert f"error: train.guardz{rank}: an unknown key" in capsys.readouterr().err
+    assert evaluate_main([str(config), f"probe.guardz{rank}=1"]) == 2
+    assert f"error: probe.guardz{rank}: an unknown key" in capsys.readouterr().err
+
+
+def _is_said_when_it_ends(folder: Path) -> None:
+    def body() -> int:
+        with known_to_all(ConfigError):
+            raise ConfigError("key", 1, "2")
+
+    if processes().rank == 0:
+        time.sleep(0.3)
+    run_command(body)
+    (folder / str(processes().rank)).write_text(str(said_once._path("error: key: given 1; allowed: 2").is_file()))
+
+
+def test_who_leaves_a_line_to_the_first_ends_after_it(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    run_forked(2, _is_said_when_it_ends, tmp_path)
+    assert (tmp_path / "1").read_text() == "True"
+    assert capfd.readouterr().err.count("error: key") == 1
 
 
 @pytest.mark.parametrize("rank", [0, 1])

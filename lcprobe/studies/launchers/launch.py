@@ -47,7 +47,7 @@ from lcprobe.studies.training.train_study import (
     say_rates,
     write_study,
 )
-from lcprobe.training.processes import known_to_all, processes
+from lcprobe.training.processes import processes
 from lcprobe.words import and_list, counted
 
 log = logging.getLogger(__name__)
@@ -155,8 +155,7 @@ def _launcher(choice: Choice) -> Launcher[Any]:
     here = processes()
     if here.size > 1:
         given = Said(f"a launcher in each of {here.size} processes of {here.starter}")
-        with known_to_all(ConfigError):
-            raise ConfigError("launcher", given, f"one process, without {here.starter}; or no launcher")
+        raise ConfigError("launcher", given, f"one process, without {here.starter}; or no launcher")
     launcher: Launcher[Any] = choice.create()
     launcher.check()
     return launcher

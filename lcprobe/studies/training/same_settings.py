@@ -13,6 +13,7 @@ from lcprobe.locks import folder_claims
 from lcprobe.schema import plain
 from lcprobe.studies.status import read_run_config
 from lcprobe.training.checkpoint import PLACES, check_same_corpus, checkpoints, load_progress, newest_progress
+from lcprobe.training.processes import processes
 
 CHANGEABLE_ON_RESUME = {
     ("data", "workers"),
@@ -43,9 +44,11 @@ CHANGEABLE_ON_RESUME = {
 
 
 def check_begun(folder: Path, config: Config, is_tuned: bool = False) -> None:
-    """As `check_same_run`, without its lock: also where a live process is at the run before its first checkpoint.
-    is_tuned: a sweep will give it its rate, which is not compared."""
-    if (folder / "checkpoints").is_dir() or ((folder / "config.yaml").is_file() and folder_claims(folder).live()):
+    """As `check_same_run`, without its lock: also where a live process is at the run before its first checkpoint,
+    which several processes of one run would not see at one time, and find out under the lock. is_tuned: a sweep will
+    give it its rate, which is not compared."""
+    is_live = processes().size == 1 and (folder / "config.yaml").is_file() and bool(folder_claims(folder).live())
+    if is_live or (folder / "checkpoints").is_dir():
         _compare(folder, config, is_tuned)
 
 
