@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from lcprobe.files import write_atomic
 from lcprobe.tracking import Artifact, Tracker
 
 Row = Mapping[str, float | int]
+WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 class CsvTracker(Tracker):
@@ -87,10 +89,15 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     rows = []
     for line in lines[1:]:
         try:
-            rows.append({name: float(cell) for name, cell in zip(lines[0], line, strict=True) if cell != ""})
+            rows.append({name: _number(cell) for name, cell in zip(lines[0], line, strict=True) if cell != ""})
         except ValueError:
             continue
     return rows
+
+
+def _number(cell: str) -> float:
+    """A cell as it was written: what is whole stays so in a run that goes on."""
+    return int(cell) if WHOLE.fullmatch(cell) else float(cell)
 
 
 def final_loss(rows: Sequence[Mapping[str, float]]) -> float:

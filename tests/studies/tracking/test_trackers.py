@@ -300,3 +300,13 @@ def test_the_final_loss_is_that_of_the_last_tenth():
     del rows[-1]["train/answer_loss"]
     assert final_loss(rows) == 9.0
     assert final_loss([]) != final_loss([])
+
+
+def test_metrics_that_go_on_are_written_as_they_were(tmp_path):
+    path = tmp_path / "m.csv"
+    tracker = CsvTracker(path, 0)
+    tracker.metrics({"tokens": 1024, "step": 1, "train/loss": 2.0, "train/lr": 1e-05})
+    tracker.metrics({"tokens": 2048, "step": 2, "train/loss": float("nan"), "train/lr": 3e-05})
+    before = path.read_bytes()
+    CsvTracker(path, 2048)
+    assert path.read_bytes() == before
