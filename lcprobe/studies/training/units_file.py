@@ -40,15 +40,19 @@ def write_train_units(plan: StudyPlan) -> None:
 
 
 def add_train_units(plan: StudyPlan) -> None:
-    """Add the units of one run of several (study.run) to what is known of its study, unless they are. Other processes
-    may do so at once."""
+    """Add the units of one run of several (study.run) to what is known of its study, in place of what was noted of a
+    run with another budget or model, which had not begun. Other processes may do so at once."""
     path, units = plan.folder / WORK / UNITS, [asdict(unit) for unit in _units_of(plan)]
     with waited_claim(plan.folder / WORK, UNITS, str(plan.folder), wait="notes what there is to do"):
         known = _known(path)
-        names = {(one.get("kind"), one.get("name")) for one in known}
-        added = [unit for unit in units if (unit["kind"], unit["name"]) not in names]
-        if added:
-            write_json(path, {"units": [*known, *added]})
+        noted = {(str(one.get("kind")), str(one.get("name"))): one for one in known}
+        for unit in units:
+            before = noted.get((unit["kind"], unit["name"]), {})
+            # a run's own config, by which processes of a run on several devices train it, has the rate of a sweep
+            if {**before, "settings": ""} != {**unit, "settings": ""}:
+                noted[unit["kind"], unit["name"]] = unit
+        if [*noted.values()] != known:
+            write_json(path, {"units": [*noted.values()]})
 
 
 def _units_of(plan: StudyPlan) -> list[UnitFacts]:

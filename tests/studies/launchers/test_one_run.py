@@ -38,6 +38,10 @@ def test_status_knows_the_runs_that_were_begun_one_by_one(config):
     for name in ("a", "b", "a"):
         print_plan(mapping_of(config, f"study.run={name}"), write=True)
     assert [(unit.name, unit.state) for unit in study_state(study).units] == [("a", "waiting"), ("b", "waiting")]
+    before = {unit.name: unit.total for unit in study_state(study).units}
+    print_plan(mapping_of(config, "study.run=a", "train.tokens=2048"), write=True)
+    now = {unit.name: unit.total for unit in study_state(study).units}
+    assert now == {"a": 4 * before["a"], "b": before["b"]}, "it had not begun: it is trained as it is given now"
 
 
 def test_an_order_of_one_run_keeps_those_before_and_a_worker_takes_its_own(config, monkeypatch):
